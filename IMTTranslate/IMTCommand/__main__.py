@@ -1,0 +1,102 @@
+"""`imt`: the one command line of IMT. `python -m IMTCommand` is the same.
+
+Exit codes: 0 good; 1 internal, engine or disk failure; 2 bad input, model or device; 3 some cases failed;
+130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from types import FrameType
+
+if __package__ in (None, ""):  # started by path, as `python IMTCommand`
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from IMTCore.errors import BadInput, Cancelled, ImtError
+from IMTCore.version import VERSION
+
+# Each command's module is imported only when it is called: `imt --help` needs no torch.
+COMMANDS = {
+    "translate": "translate a volume, or a folder or CSV of cases, into another modality",
+    "models": "list, show, verify, download, remove or import models",
+    "evaluate": "score a prediction against the truth: MAE, PSNR, SSIM, MI",
+    "doctor": "check this installation and say what to mend",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with this project's form of error message."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise BadInput(f"{message[:1].upper()}{message[1:]}. See: {self.prog} --help")
+
+
+def build_parser() -> Parser:
+    """The parser of `imt` with all its commands."""
+    parser = Parser(prog="imt", description="Image modality translation for brain MRI. For research, not for diagnosis.")
+    parser.add_argument("--version", action="version", version=f"imt {VERSION}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an internal error")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, text in COMMANDS.items():
+        module = importlib.import_module(f"IMTCommand.{name}_arguments")
+        module.add_arguments(commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + "."))
+    return parser
+
+
+def _on_terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt  # no `except Exception` on the way takes it for a broken file or case
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    os.environ.pop("ITK_AUTOLOAD_PATH", None)  # Slicer sets it, and it makes ITK's wheels crash
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    as_json = False
+    debug = "--debug" in (sys.argv[1:] if arguments is None else arguments)
+    try:
+        if threading.current_thread() is threading.main_thread():  # Python allows it nowhere else
+            signal.signal(signal.SIGTERM, _on_terminate)
+        values = build_parser().parse_args(arguments)
+        as_json = getattr(values, "progress", None) == "json"
+        module = importlib.import_module(f"IMTCommand.{values.command}_command")
+        return int(module.run(values) or 0)
+    except KeyboardInterrupt:
+        return _report("Cancelled: nothing was written.", Cancelled.exit_code, as_json)
+    except ImtError as error:
+        if debug:
+            traceback.print_exc()
+        return _report(str(error), error.exit_code, as_json)
+    except ModuleNotFoundError as error:
+        if debug:
+            traceback.print_exc()
+        return _report(f"The Python package {error.name!r} is missing. Run imt doctor: it says how to install it.", 1, as_json)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message = f"Internal error: {type(error).__name__}: {error}. Run again with --debug before the command and report it."
+        return _report(message, 1, as_json)
+
+
+def _report(message: str, code: int, as_json: bool) -> int:
+    message = " ".join(message.split())
+    if as_json:
+        print(json.dumps({"stage": "error", "fraction": 1.0, "message": message, "exit_code": code}), flush=True)
+    print(f"imt: {message}", file=sys.stderr, flush=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

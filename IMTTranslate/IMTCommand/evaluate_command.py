@@ -1,0 +1,46 @@
+"""`imt evaluate`: one prediction against its truth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from IMTCore.errors import BadInput
+from IMTCore.metrics import CONVENTIONS, evaluate
+from IMTCore.orientation import anatomical_axes
+from IMTCore.volume_io import read_volume
+
+
+def run(values: argparse.Namespace) -> int:
+    """Score and print."""
+    truth, prediction = read_volume(values.truth), read_volume(values.prediction)
+    mask = read_volume(values.mask) if values.mask else None
+    for path, volume in ((values.prediction, prediction), (values.mask, mask)):
+        if volume is not None and not volume.geometry.is_close(truth.geometry, 1e-2):
+            raise BadInput(
+                f"{path} is not on the grid of {values.truth} (sizes {volume.array.shape[::-1]} and {truth.array.shape[::-1]}, "
+                "or another position). Resample it onto the truth's grid first."
+            )
+    axes = anatomical_axes(truth.geometry, values.plane)
+    scores = evaluate(
+        axes.apply(truth.array), axes.apply(prediction.array), None if mask is None else axes.apply(mask.array) > 0
+    )
+    first = scores[0].record()
+    if values.json:
+        report = {
+            "truth": str(values.truth),
+            "prediction": str(values.prediction),
+            "mask": str(values.mask) if values.mask else None,
+            "plane": values.plane,
+            **{key: first[key] for key in ("scaling", "region", "mae", "psnr", "ssim", "mi")},
+            "scores": [score.record() for score in scores],
+            "conventions": CONVENTIONS,
+        }
+        print(json.dumps(report, indent=2))
+        return 0
+    print(f"{'scaling':<8} {'region':<8} {'MAE':>10} {'PSNR dB':>9} {'SSIM':>8} {'MI nats':>9}")
+    for s in scores:
+        print(f"{s.scaling:<8} {s.region:<8} {s.mae:>10.5g} {s.psnr:>9.3f} {s.ssim:>8.4f} {s.mi:>9.4f}")
+    for name, text in CONVENTIONS.items():
+        print(f"  {name}: {text}")
+    return 0

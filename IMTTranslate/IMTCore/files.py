@@ -1,0 +1,116 @@
+"""Files are written whole or not at all: into a temporary neighbour first, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import OutputFailure
+
+
+def describe_write_error(path: Path, error: OSError) -> str:
+    """One sentence for the user on why `path` could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"Cannot write {path}: the disk is full. Free some space or choose another output folder."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"Cannot write {path}: no permission. Choose an output folder that you may write to."
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return f"Cannot write {path}: a file is in the way of its folder. Choose another output folder."
+    return f"Cannot write {path}: {error.strerror or error}."
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` if the block succeeds.
+
+    The temporary name has the same suffixes, in lower case: ITK would write `.MHA` as two files.
+
+    Raises:
+        OutputFailure: if the folder cannot be made, the file not be written or renamed. Nothing is left behind.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise OutputFailure(f"Cannot write {path}: a folder of that name is in the way.")
+        handle, name = tempfile.mkstemp(prefix=".imt-", suffix="-" + path.name.lower(), dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputFailure(describe_write_error(path, error)) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse an output place before any work is done for it.
+
+    Raises:
+        OutputFailure: if a file at `path` cannot be made.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputFailure(f"Cannot write {path}: a folder of that name is in the way.")
+    made: list[Path] = []
+    try:
+        for parent in reversed(path.parent.parents):
+            if not parent.exists():
+                parent.mkdir()
+                made.append(parent)
+        if not path.parent.exists():
+            path.parent.mkdir()
+            made.append(path.parent)
+        with tempfile.NamedTemporaryFile(prefix=".imt-", dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputFailure(describe_write_error(path, error)) from error
+    finally:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` in UTF-8, whole or not at all."""
+    with whole_file(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sha256_of(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """The SHA-256 of a file, in hexadecimal; `on_bytes` hears of every block read."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+            if on_bytes:
+                on_bytes(len(block))
+    return digest.hexdigest()
+
+
+def stem_of(path: Path) -> str:
+    """The file's name without its image suffix (`.nii.gz` counts as one)."""
+    name = Path(path).name
+    for suffix in (".nii.gz", ".mgh.gz"):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return Path(name).stem

@@ -1,0 +1,148 @@
+"""Run a generator over the slices of a prepared volume, in batches, on one device, with a way out of full memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .devices import is_out_of_memory, precision_name
+from .errors import Cancelled, ImtError
+from .networks import UNetGenerator, dropout_masks
+
+Progress = Callable[[str, float, str], None]
+Say = Callable[[str], None]
+
+DEFAULT_BATCH = {"cpu": 8, "cuda": 32, "mps": 8}
+
+
+def quiet(*_: object) -> None:
+    """A listener that ignores what it is told."""
+
+
+def never() -> bool:
+    """A cancel check that never cancels."""
+    return False
+
+
+@dataclass
+class SliceRunner:
+    """Runs one network; remembers what full memory has taught it.
+
+    Attributes:
+        network: the generator, float32, in evaluation mode.
+        device, dtype: where and in which number type it runs.
+        batch: slices at once; halved when the device's memory is full.
+        seed: of the noise z.
+        say: told of every change forced by memory.
+    """
+
+    network: UNetGenerator
+    device: torch.device
+    dtype: torch.dtype
+    batch: int
+    seed: int = 0
+    say: Say = quiet
+
+    def __post_init__(self) -> None:
+        self._place()
+
+    def _place(self) -> None:
+        self.network = self.network.to(device=self.device, dtype=torch.float32).eval()
+        # Parameters of normalisation stay in float32 under autocast; convolutions run in `dtype`.
+
+    def run(
+        self,
+        inputs: Callable[[list[int]], np.ndarray],
+        slices: list[int],
+        samples: int = 0,
+        dropout: bool = False,
+        progress: Callable[[int], None] = quiet,
+        cancelled: Callable[[], bool] = never,
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Translate slices.
+
+        Args:
+            inputs: gives the network input [n, channels, h, w] of slices.
+            slices: their indices.
+            samples: number of dropout samples for the uncertainty; 0 for none.
+            dropout: translate with the noise z on (sample 0) instead of off.
+            progress: told how many slices are done.
+            cancelled: asked between batches.
+
+        Returns:
+            The translation [n, h, w] in [−1, 1], and the standard deviation over the samples [n, h, w], or None.
+
+        Raises:
+            Cancelled: if `cancelled` says so. ImtError: if even one slice on the CPU does not fit into memory.
+        """
+        means: list[np.ndarray] = []
+        deviations: list[np.ndarray] = []
+        done = 0
+        with torch.inference_mode():
+            while done < len(slices):
+                if cancelled():
+                    raise Cancelled("Cancelled: nothing was written.")
+                chunk = slices[done : done + self.batch]
+                mean = None
+                try:
+                    mean, deviation = self._translate(inputs(chunk), chunk, samples, dropout)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                if mean is None:  # here, since within `except` the error's traceback still holds the tensors
+                    self._make_room(len(chunk))
+                    continue
+                means.append(mean)
+                deviations.append(deviation)
+                done += len(chunk)
+                progress(done)
+        return np.concatenate(means), np.concatenate(deviations) if samples else None
+
+    def _translate(self, images: np.ndarray, slices: list[int], samples: int, dropout: bool) -> tuple[np.ndarray, np.ndarray]:
+        x = torch.from_numpy(images).to(self.device)
+        network = self.network
+        features = self._autocast(network.encode, x)
+        plain = self._autocast(network.decode, features, self._masks(images, slices, 0) if dropout else None)
+        mean = plain[:, 0].float().cpu().numpy()
+        if not samples:
+            return mean, mean[:0]
+        total = torch.zeros_like(plain[:, 0], dtype=torch.float32)
+        squares = torch.zeros_like(total)
+        reference = plain[:, 0].float()  # deviations from a value near the mean keep float32 exact enough
+        for sample in range(samples):
+            drawn = self._autocast(network.decode, features, self._masks(images, slices, sample))[:, 0].float() - reference
+            total += drawn
+            squares += drawn**2
+        variance = (squares - total**2 / samples) / max(samples - 1, 1)
+        return mean, variance.clamp(min=0).sqrt().cpu().numpy()
+
+    def _masks(self, images: np.ndarray, slices: list[int], sample: int) -> list[Tensor]:
+        masks = dropout_masks(self.network, images.shape[2], images.shape[3], self.seed, sample, slices)
+        return [mask.to(self.device) for mask in masks]
+
+    def _autocast(self, function: Callable[..., Tensor], *arguments: object) -> Tensor:
+        half = self.dtype != torch.float32
+        with torch.autocast(self.device.type, self.dtype if half else torch.bfloat16, enabled=half):
+            return function(*arguments)
+
+    def _make_room(self, tried: int) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if tried > 1:
+            self.batch = tried // 2
+            self.say(f"The memory of {self.device} is full: the batch is now {self.batch} slices.")
+        elif self.device.type != "cpu":
+            self.say(f"The memory of {self.device} is full even for one slice: the CPU takes over, in fp32 and slower.")
+            self.device, self.dtype, self.batch = torch.device("cpu"), torch.float32, DEFAULT_BATCH["cpu"]
+            self._place()
+        else:
+            raise ImtError("There is not enough memory for a single slice. Close other programs and try again.")
+
+    @property
+    def where(self) -> dict[str, str]:
+        """The device and precision in use, for the sidecar."""
+        return {"device": str(self.device), "precision": precision_name(self.dtype)}

@@ -1,0 +1,174 @@
+"""Image similarity under named conventions (Yang et al. 2020, Evaluation metrics; Wang et al. 2004 for SSIM).
+
+A number without its convention says nothing: published PSNRs of the same task differ by many dB through scaling
+alone. Every function states its scale, and `evaluate` returns it with the numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from .errors import BadInput
+from .intensity import background_value, foreground_mask
+
+MI_BINS = 256
+SSIM_WINDOW = 7
+PERCENTILE = 99.5
+
+
+def mae(truth: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Mean absolute error, in the images' units, over `mask` (boolean) or everything."""
+    difference = np.abs(truth.astype(np.float64) - prediction.astype(np.float64))
+    return float(difference.mean() if mask is None else difference[mask].mean())
+
+
+def psnr(truth: np.ndarray, prediction: np.ndarray, data_range: float, mask: np.ndarray | None = None) -> float:
+    """Peak signal-to-noise ratio in dB, 10·log10(range² / MSE); infinite for equal images."""
+    squares = (truth.astype(np.float64) - prediction.astype(np.float64)) ** 2
+    error = float(squares.mean() if mask is None else squares[mask].mean())
+    return float("inf") if error == 0 else float(10 * np.log10(data_range**2 / error))
+
+
+def ssim_map(truth: np.ndarray, prediction: np.ndarray, data_range: float) -> np.ndarray:
+    """SSIM of one slice pair [j, i] with scikit-image's defaults: uniform 7×7 window, sample covariance.
+
+    Returns:
+        The map of the window centres at least 3 pixels from the edge, (rows − 6, columns − 6).
+    """
+    from scipy.ndimage import uniform_filter
+
+    x, y = truth.astype(np.float64), prediction.astype(np.float64)
+    sample = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
+    mean_x, mean_y = uniform_filter(x, SSIM_WINDOW), uniform_filter(y, SSIM_WINDOW)
+    var_x = sample * (uniform_filter(x * x, SSIM_WINDOW) - mean_x * mean_x)
+    var_y = sample * (uniform_filter(y * y, SSIM_WINDOW) - mean_y * mean_y)
+    cov = sample * (uniform_filter(x * y, SSIM_WINDOW) - mean_x * mean_y)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    result = (2 * mean_x * mean_y + c1) * (2 * cov + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
+    pad = SSIM_WINDOW // 2
+    return result[pad:-pad, pad:-pad]
+
+
+def ssim(truth: np.ndarray, prediction: np.ndarray, data_range: float, mask: np.ndarray | None = None) -> float:
+    """Mean over slices [k] of each slice's mean SSIM; with a mask, the mean over the masked window centres.
+
+    Raises:
+        BadInput: if a slice is smaller than the window.
+    """
+    if min(truth.shape[1:]) < SSIM_WINDOW:
+        raise BadInput(f"SSIM needs slices of at least {SSIM_WINDOW} × {SSIM_WINDOW} pixels; these have {truth.shape[1:]}.")
+    pad = SSIM_WINDOW // 2
+    values: list[np.ndarray] = []
+    for k in range(len(truth)):
+        if mask is not None and not mask[k, pad:-pad, pad:-pad].any():
+            continue
+        image = ssim_map(truth[k], prediction[k], data_range)
+        values.append(image[mask[k, pad:-pad, pad:-pad]] if mask is not None else np.array([image.mean()]))
+    return float(np.concatenate(values).mean()) if values else float("nan")
+
+
+def mutual_information(truth: np.ndarray, prediction: np.ndarray, bins: int = MI_BINS, mask: np.ndarray | None = None) -> float:
+    """Mutual information in nats of the joint histogram with `bins` equal bins over each image's own range."""
+    x, y = (image.ravel() if mask is None else image[mask] for image in (truth, prediction))
+    joint, _, _ = np.histogram2d(x.astype(np.float64), y.astype(np.float64), bins=bins)
+    joint /= joint.sum()
+    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
+    filled = joint > 0
+    return float((joint[filled] * np.log(joint[filled] / independent[filled])).sum())
+
+
+def unit_scaled(image: np.ndarray, percentile: float = PERCENTILE) -> np.ndarray:
+    """`image` divided by the `percentile` of its foreground (what is not the border's mode), clipped to 0–1.
+
+    Negative backgrounds (z-scored images) are moved to 0 first.
+
+    Raises:
+        BadInput: if there is no foreground or its percentile is not above the background.
+    """
+    background = background_value(image)
+    floor = background if background is not None and background < 0 else 0.0
+    foreground = image[foreground_mask(image, background)].astype(np.float64)
+    top = float(np.percentile(foreground, percentile)) - floor if foreground.size else 0.0
+    if top <= 0:
+        raise BadInput("An image without foreground brighter than its background cannot be scaled.")
+    return np.clip((image.astype(np.float64) - floor) / top, 0, 1)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one prediction under one convention.
+
+    Attributes:
+        scaling: "p99.5" (each image divided by its 99.5th foreground percentile, clipped to 0–1; range 1) or
+            "none" (as stored; range: the truth's maximum minus its minimum).
+        region: "volume" (background included) or "mask".
+        mae, psnr, ssim, mi: in units of the scaling, dB, 0–1, nats.
+    """
+
+    scaling: str
+    region: str
+    mae: float
+    psnr: float
+    ssim: float
+    mi: float
+
+    def record(self) -> dict[str, float | str]:
+        """As a dictionary."""
+        return asdict(self)
+
+
+CONVENTIONS = {
+    "scaling p99.5": "each image divided by its 99.5th foreground percentile and clipped to 0-1; data range 1",
+    "scaling none": "intensities as stored; data range: maximum minus minimum of the truth",
+    "region volume": "all voxels, background included",
+    "region mask": "the mask's voxels; without a mask file, the truth's foreground (what is not its border's mode)",
+    "mae": "mean absolute error",
+    "psnr": "10 log10(data range squared / mean squared error), dB",
+    "ssim": "uniform 7x7 window, sample covariance (scikit-image's defaults); region volume: mean over axial slices",
+    "mi": "mutual information, 256 bins over each image's own range, nats",
+}
+
+
+def evaluate(truth: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None) -> list[Scores]:
+    """MAE, PSNR, SSIM and MI of a prediction, for both scalings, on the whole volume and within a mask.
+
+    Args:
+        truth, prediction: [k, j, i] in axial orientation, same grid.
+        mask: boolean [k, j, i]; None takes the truth's foreground.
+
+    Returns:
+        Scores in the order p99.5 volume, p99.5 mask, none volume, none mask.
+
+    Raises:
+        BadInput: if the shapes differ or the mask is empty.
+    """
+    if truth.shape != prediction.shape:
+        raise BadInput(f"Truth and prediction have different sizes: {truth.shape[::-1]} and {prediction.shape[::-1]} voxels.")
+    for name, image in (("truth", truth), ("prediction", prediction)):
+        if not np.isfinite(image).all():
+            raise BadInput(
+                f"The {name} has {int((~np.isfinite(image)).sum())} voxels that are NaN or infinite. Replace them first."
+            )
+    region = foreground_mask(truth, background_value(truth)) if mask is None else mask
+    if not region.any():
+        raise BadInput("The mask is empty: there is nothing to compare.")
+    scores = []
+    scalings = {
+        "p99.5": (unit_scaled(truth), unit_scaled(prediction), 1.0),
+        "none": (truth, prediction, float(truth.max()) - float(truth.min())),
+    }
+    for scaling, (x, y, data_range) in scalings.items():
+        for name, where in (("volume", None), ("mask", region)):
+            scores.append(
+                Scores(
+                    scaling,
+                    name,
+                    mae(x, y, where),
+                    psnr(x, y, data_range, where),
+                    ssim(x, y, data_range, where),
+                    mutual_information(x, y, mask=where),
+                )
+            )
+    return scores

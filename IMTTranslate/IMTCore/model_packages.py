@@ -1,0 +1,137 @@
+"""Load and save models as packages: `<name>.safetensors` beside `<name>.json`.
+
+Only safetensors is loaded. The bytes that are checked are the bytes that are used, and nothing is kept of a package
+that fails any check.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .cards import ModelCard, check_card, read_card
+from .errors import BadModel
+from .files import whole_file
+from .networks import UNetGenerator
+
+MAX_HEADER_BYTES = 1 << 20  # safetensors' own limit is 100 MB; a U-Net needs a few kB
+ALLOWED_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+
+
+def load_network(card: ModelCard) -> UNetGenerator:
+    """The card's network with its weights, float32, in evaluation mode, on the CPU.
+
+    Raises:
+        BadModel: weights missing, outside the card's folder, of another size or hash than the card says, with an
+            over-long or broken header, with unknown or missing keys, wrong shapes or types, or values not finite.
+    """
+    tensors = read_weights(card)
+    network = card.build_network()
+    network.load_state_dict({key: value.float() for key, value in tensors.items()})
+    return network.eval()
+
+
+def read_weights(card: ModelCard) -> dict[str, Tensor]:
+    """The checked tensors of a package, as stored. Raises as `load_network`."""
+    path = card.weights_path
+
+    def fail(problem: str) -> BadModel:
+        return BadModel(f"The weights {path} were not loaded: {problem}.")
+
+    if not path.is_file():
+        where = "download it with: imt models download " + card.name if "url" in card.content["weights"] else "import it again"
+        raise BadModel(f"The weights of model {card.name} are not there ({path}): {where}.")
+    if path.resolve().parent != card.path.resolve().parent:
+        raise fail("the file is a link that leads out of the card's folder")
+    expected_bytes = card.content["weights"]["bytes"]
+    if path.stat().st_size != expected_bytes:
+        raise fail(f"the file has {path.stat().st_size} bytes, and the card says {expected_bytes}; get the model again")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise fail(error.strerror or str(error)) from error
+    if hashlib.sha256(content).hexdigest() != card.sha256:
+        raise fail("its SHA-256 is not the card's: the file is damaged or was changed; get the model again")
+    header = _read_header(content, fail)
+    with torch.device("meta"):
+        expected = card.build_network().state_dict()
+    _check_keys(header, {key: list(value.shape) for key, value in expected.items()}, fail)
+    from safetensors.torch import load
+
+    try:
+        tensors = load(content)
+    except Exception as error:  # safetensors raises its own kinds for offsets that do not fit
+        raise fail(f"it is not a valid safetensors file ({error})") from error
+    for key, value in tensors.items():
+        if value.shape != expected[key].shape:
+            raise fail(f"{key} has the wrong shape (the network needs {list(expected[key].shape)})")
+        if not torch.isfinite(value).all():
+            raise fail(f"{key} has values that are not finite")
+    return tensors
+
+
+def _read_header(content: bytes, fail: Any) -> dict[str, Any]:
+    if len(content) < 10:
+        raise fail("it is too short for a safetensors file")
+    (length,) = struct.unpack("<Q", content[:8])
+    if length > MAX_HEADER_BYTES or length > len(content) - 8:
+        raise fail(f"its header claims {length} bytes, which is too long")
+    try:
+        header = json.loads(content[8 : 8 + length])
+    except (ValueError, RecursionError) as error:
+        raise fail(f"its header is not valid JSON ({error})") from error
+    if not isinstance(header, dict):
+        raise fail("its header is not an object")
+    header.pop("__metadata__", None)
+    return header
+
+
+def _check_keys(header: dict[str, Any], expected: dict[str, list[int]], fail: Any) -> None:
+    unknown, missing = sorted(set(header) - set(expected)), sorted(set(expected) - set(header))
+    if unknown or missing:
+        parts = [f"unknown {unknown[0]!r} and {len(unknown) - 1} more"] if unknown else []
+        parts += [f"missing {missing[0]!r} and {len(missing) - 1} more"] if missing else []
+        raise fail(f"its tensors are not the network's ({'; '.join(parts)})")
+    for key, entry in header.items():
+        if not isinstance(entry, dict) or entry.get("shape") != expected[key]:
+            raise fail(f"{key} has the wrong shape (the network needs {expected[key]})")
+        if not isinstance(entry.get("dtype"), str) or entry["dtype"] not in ALLOWED_DTYPES:
+            raise fail(f"{key} has the type {entry.get('dtype')!r}, and only {', '.join(ALLOWED_DTYPES)} are accepted")
+
+
+def save_package(folder: Path, card: dict[str, Any], network: UNetGenerator, dtype: torch.dtype = torch.float16) -> ModelCard:
+    """Write a package: the weights in `dtype`, and the card with their file, size and hash filled in.
+
+    Args:
+        folder: where to put `<name>.safetensors` and `<name>.json`.
+        card: the card's content; `weights` needs only the licence (and a URL, if there is one).
+        network: the trained generator.
+
+    Raises:
+        BadModel: if the card is not valid (nothing is written) or a weight does not fit `dtype`.
+    """
+    from safetensors.torch import save
+
+    tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in network.state_dict().items()}
+    for key, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise BadModel(f"{key} has values that are not finite in {dtype}: the package was not written.")
+    content = save(tensors, metadata={"format": "pt"})
+    name = card["name"]
+    weights = {"file": f"{name}.safetensors", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    card = {**card, "weights": {**weights, **{k: v for k, v in card["weights"].items() if k not in weights}}}
+    card_path = Path(folder) / f"{name}.json"
+    check_card(card, card_path)
+    with ExitStack() as stack:  # the card is renamed last: no card without its weights
+        card_file = stack.enter_context(whole_file(card_path))
+        weights_file = stack.enter_context(whole_file(Path(folder) / weights["file"]))
+        card_file.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        weights_file.write_bytes(content)
+    return read_card(card_path)

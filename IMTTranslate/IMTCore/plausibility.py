@@ -1,0 +1,85 @@
+"""Does an image fit a model's card? Impossible inputs are refused; unusual ones are named, and translated."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .cards import ModelCard
+from .errors import BadInput
+from .intensity import background_value, foreground_mask
+from .orientation import anatomical_axes
+from .preparation import PreparedVolume
+from .volume import Volume
+
+MIN_DISTINCT_VALUES = 10  # below that it is a mask or a label map, not an image
+MIN_IN_PLANE_VOXELS = 8
+DEFAULT_EXTENT_MM = (20.0, 400.0)
+
+
+def check_possible(volume: Volume, card: ModelCard) -> None:
+    """Check size and histogram of an input, before it is prepared: a wrong voxel size would ask for endless memory.
+
+    Args:
+        volume: the input.
+        card: the card; its `accepts` may hold `extent_mm` (smallest and largest in-plane extent of the head).
+
+    Raises:
+        BadInput: too few voxels in the slicing plane, a head of impossible size, or the histogram of a label map.
+    """
+    plane = card.slicing.plane
+    axes = anatomical_axes(volume.geometry, plane)
+    array = axes.apply(volume.array)
+    _, rows, columns = array.shape
+    if min(rows, columns) < MIN_IN_PLANE_VOXELS:
+        raise BadInput(
+            f"{volume.name} has only {columns} × {rows} voxels in the {plane} plane, in which model {card.name} works. "
+            f"Give a volume, or a slice, of {plane} orientation."
+        )
+    values = volume.array.ravel()
+    if np.unique(values if values.size <= 200_000 else values[:: values.size // 200_000]).size < MIN_DISTINCT_VALUES:
+        if np.unique(values).size < MIN_DISTINCT_VALUES:
+            raise BadInput(
+                f"{volume.name} has fewer than {MIN_DISTINCT_VALUES} different values: it looks like a mask or a label map, "
+                "not an MR image. Choose the image itself."
+            )
+    foreground = foreground_mask(array, background_value(array))
+    _, spacing_j, spacing_i = axes.spacing_kji(volume.geometry)
+    seen = np.flatnonzero(foreground.any(axis=(0, 2))), np.flatnonzero(foreground.any(axis=(0, 1)))
+    extents = (np.ptp(seen[0]) + 1) * spacing_j, (np.ptp(seen[1]) + 1) * spacing_i
+    least, most = card.content.get("accepts", {}).get("extent_mm", DEFAULT_EXTENT_MM)
+    if min(extents) < least or max(extents) > most:
+        raise BadInput(
+            f"What {volume.name} shows is {extents[1]:.0f} × {extents[0]:.0f} mm in the {plane} plane; a head that model {card.name} "
+            f"can translate measures {least:g} to {most:g} mm. Check the voxel size ({', '.join(f'{s:g}' for s in volume.geometry.spacing_mm)} mm)."
+        )
+
+
+def check_fits_card(volume: Volume, prepared: PreparedVolume, card: ModelCard) -> list[str]:
+    """Check the histogram of a prepared input.
+
+    Args:
+        volume: the input.
+        prepared: the same, prepared for the card's model.
+        card: the card; its `accepts` may hold `median` (the range of the normalised foreground's median over the
+            training images).
+
+    Returns:
+        Warnings in words for the user.
+
+    Raises:
+        BadInput: if nothing is brighter than air.
+    """
+    accepts = card.content.get("accepts", {})
+    head = prepared.images > -0.8
+    if not head.any():
+        raise BadInput(f"{volume.name} has no visible head: nearly all voxels are as dark as air. Choose another image.")
+    warnings = []
+    if "median" in accepts:
+        low, high = accepts["median"]
+        median = float(np.median((prepared.images[head] + 1) / 2))
+        if not low <= median <= high:
+            warnings.append(
+                f"The histogram of {volume.name} is unlike the {card.source} images that model {card.name} was trained on "
+                f"(median {median:.2f}, training {low:.2f} to {high:.2f}). Check that it is a {card.source} image."
+            )
+    return warnings

@@ -1,0 +1,56 @@
+# Everything runs in the virtual environment $(VENV); `make` alone lists the targets.
+#
+# Debian and Ubuntu need the packages make, git and python3-venv (Python 3.11 or later).
+# On Linux the package index gives the CUDA build of torch, some gigabytes. For the CPU build give PyTorch's own CPU
+# index (its address is on PyTorch's "Get Started" page): make setup TORCH_INDEX=ADDRESS
+# TORCH may also be a wheel or another build of the version that Resources/requirements/runtime.txt pins.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.imt-setup
+REQUIREMENTS := Resources/requirements/runtime.txt Resources/requirements/test.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint benchmark clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with the pinned packages and this project (VENV, PYTHON, TORCH, TORCH_INDEX)
+
+$(STAMP): pyproject.toml IMTTranslate/IMTCore/version.py $(REQUIREMENTS)
+	@command -v $(PYTHON) >/dev/null 2>&1 || \
+	  { echo "make: $(PYTHON) not found. Install Python 3.11 or later (Debian: apt install make git python3 python3-venv)" \
+	         "or name one: make setup PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $$($(PYTHON) --version) is too old; IMT needs Python 3.11 or later." \
+	         "Name a newer one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "make: $(PYTHON) cannot make virtual environments." \
+	         "On Debian and Ubuntu: apt install make git python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --no-input $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(BIN)/python -m pip install --no-input -r Resources/requirements/test.txt
+	$(BIN)/python -m pip install --no-input --no-deps -e .
+	@touch $@
+
+demo: $(STAMP) ## Translate an example brain and draw the result, into demo-output
+	$(BIN)/python Resources/Demo/demo.py --output demo-output
+
+test: $(STAMP) ## Check the code's style and run the tests (PYTEST_ARGS="-k name")
+	@style=0; $(BIN)/python -m ruff check . || style=1; $(BIN)/python -m pytest $(PYTEST_ARGS) && exit $$style
+
+lint: $(STAMP) ## Check the code's style only
+	$(BIN)/python -m ruff check .
+
+benchmark: $(STAMP) ## Measure time and memory of a translation
+	$(BIN)/python Testing/Benchmarks/benchmark_translate.py
+
+clean: ## Remove what builds, tests and the demo leave (not .venv)
+	rm -rf build dist demo-output IMTTranslate/*.egg-info .pytest_cache .ruff_cache .hypothesis
+	find IMTTranslate Resources Testing -name __pycache__ -type d -prune -exec rm -rf {} +

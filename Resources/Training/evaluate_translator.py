@@ -1,0 +1,154 @@
+"""Score model packages on held-out subjects beside two baselines, under the conventions of `IMTCore.metrics`.
+
+The baselines are trained on the training subjects of the same dataset as the subject that they are scored on, which
+favours them: the networks learn from all datasets together.
+
+Example:
+    python Resources/Training/evaluate_translator.py --data DATA --model T1-T2 --run runs/T1-T2-FLAIR \
+        --test 'glioma/case_02' 'glioma/case_05' --output results/T1-T2
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+
+from baselines import LookUpTable, RandomForest
+from training_data import expand, find_subject
+
+from IMTCore.catalogue import find_card
+from IMTCore.intensity import background_value, foreground_mask
+from IMTCore.metrics import evaluate, unit_scaled
+from IMTCore.orientation import anatomical_axes
+from IMTCore.translation import TranslationSettings, Translator
+from IMTCore.volume_io import read_volume
+
+COLUMNS = ("subject", "method", "scaling", "region", "mae", "psnr", "ssim", "mi")
+MIN_TARGET_COVER = 0.5
+
+
+def axial(path: Path) -> np.ndarray:
+    """A volume's array in axial orientation [k, j, i]."""
+    volume = read_volume(path)
+    return np.ascontiguousarray(anatomical_axes(volume.geometry).apply(volume.array))
+
+
+def target_slices(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """[k] True where the target was acquired: slices on which it covers at least half of the source's foreground.
+
+    Slices without any foreground count too (they are part of the volume).
+    """
+    given, wanted = (foreground_mask(a, background_value(a)) for a in (source, target))
+    covered = given.sum(axis=(1, 2))
+    return (covered < 200) | ((given & wanted).sum(axis=(1, 2)) >= MIN_TARGET_COVER * covered)
+
+
+def fit_baselines(root: Path, subjects: list[str], source: str, target: str) -> dict[str, LookUpTable | RandomForest]:
+    """Both baselines, trained on `subjects`."""
+    sources, targets = [], []
+    for name in subjects:
+        given, wanted = axial(find_subject(root, name, source)), axial(find_subject(root, name, target))
+        kept = target_slices(given, wanted)
+        sources.append(unit_scaled(given)[kept])
+        targets.append(unit_scaled(wanted)[kept])
+    return {"look-up table": LookUpTable().fit(sources, targets), "random forest": RandomForest().fit(sources, targets)}
+
+
+def score_subject(root: Path, name: str, source: str, target: str, predictions: dict[str, np.ndarray]) -> list[dict]:
+    """Rows of scores of each method's prediction (axial arrays) of one subject."""
+    truth = axial(find_subject(root, name, target))
+    kept = target_slices(axial(find_subject(root, name, source)), truth)
+    rows = []
+    for method, prediction in predictions.items():
+        for scores in evaluate(truth[kept], prediction[kept]):
+            if scores.scaling == "p99.5":
+                rows.append({"subject": name, "method": method, **scores.record()})
+    return rows
+
+
+def summarise(rows: list[dict]) -> list[dict]:
+    """Means over the subjects of each dataset, per method and region."""
+    groups: dict[tuple[str, str, str], list[dict]] = {}
+    for row in rows:
+        groups.setdefault((row["subject"].split("/")[0], row["method"], row["region"]), []).append(row)
+    table = []
+    for (dataset, method, region), members in sorted(groups.items()):
+        means = {m: round(float(np.mean([row[m] for row in members])), 4) for m in ("mae", "psnr", "ssim", "mi")}
+        subjects = sorted({row["subject"] for row in members})
+        table.append({"dataset": dataset, "method": method, "scaling": "p99.5", "region": region, **means, "subjects": len(subjects)})
+    return table
+
+
+def as_markdown(table: list[dict]) -> str:
+    """The summary as a Markdown table."""
+    columns = ("dataset", "subjects", "region", "method", "mae", "psnr", "ssim", "mi")
+    lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
+    for row in sorted(table, key=lambda r: (r["dataset"], r["region"], r["method"])):
+        lines.append("| " + " | ".join(str(row[c]) for c in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Score and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--model", required=True, nargs="+", help="names or card paths; LABEL=PATH names a row")
+    parser.add_argument("--run", required=True, type=Path, help="training run: its config.json lists the training subjects")
+    parser.add_argument("--test", required=True, nargs="+", help="patterns of held-out subjects")
+    parser.add_argument("--source")
+    parser.add_argument("--target")
+    parser.add_argument("--no-baselines", action="store_true")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--output", required=True, type=Path, help="folder for scores.csv, summary.json, summary.md")
+    values = parser.parse_args()
+    trained = json.loads((values.run / "config.json").read_text(encoding="utf-8"))["subjects"]
+    tests = expand(values.data, values.test)
+    overlap = sorted(set(trained) & set(tests))
+    if overlap:
+        raise SystemExit(f"These subjects were trained on and cannot be test subjects: {', '.join(overlap)}")
+    translators: dict[str, Translator] = {}
+    for entry in values.model:
+        label, _, path = entry.rpartition("=")
+        card = find_card(path)
+        translators[label or card.name] = Translator(card, TranslationSettings(device="cpu", precision=values.precision))
+    first = next(iter(translators.values()))
+    source, target = values.source or first.source, values.target or first.target
+    tests = [name for name in tests if find_subject(values.data, name, source) and find_subject(values.data, name, target)]
+    rows: list[dict] = []
+    baselines: dict[str, dict] = {}
+    for name in tests:
+        dataset = name.split("/")[0]
+        path = find_subject(values.data, name, source)
+        volume = read_volume(path)
+        axes = anatomical_axes(volume.geometry)
+        predictions: dict[str, np.ndarray] = {}
+        if not values.no_baselines:
+            if dataset not in baselines:
+                same = [s for s in trained if s.startswith(dataset + "/") and find_subject(values.data, s, target)]
+                baselines[dataset] = fit_baselines(values.data, same, source, target) if same else {}
+            given = unit_scaled(axes.apply(volume.array))
+            predictions |= {label: method.predict(given) for label, method in baselines[dataset].items()}
+        for label, translator in translators.items():
+            predictions[label] = np.ascontiguousarray(axes.apply(translator.translate(volume).translation.array))
+        rows += score_subject(values.data, name, source, target, predictions)
+        for row in rows[-2 * len(predictions) :]:
+            print("{subject:<34} {method:<16} {region:<7} MAE {mae:.4f}  PSNR {psnr:.2f}  SSIM {ssim:.4f}".format(**row), flush=True)
+    values.output.mkdir(parents=True, exist_ok=True)
+    with open(values.output / "scores.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    table = summarise(rows)
+    report = {"source": source, "target": target, "test": tests, "summary": table, "machine": platform.machine()}
+    (values.output / "summary.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (values.output / "summary.md").write_text(as_markdown(table), encoding="utf-8")
+    print(as_markdown(table))
+
+
+if __name__ == "__main__":
+    main()

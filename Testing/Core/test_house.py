@@ -1,0 +1,328 @@
+"""The house rules: what is installed is what is on disk, layers import downwards only, nothing names a machine."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = ROOT / "IMTTranslate"
+MODELS = "Resources/IMT-models"
+REPOSITORY = "https://github.com/IMT-Slicer/SlicerIMT"
+RAW_FILES = "https://raw.githubusercontent.com/IMT-Slicer/SlicerIMT/main/"
+
+SLICER_ONLY = {"ctk", "mrml", "qt", "sitkUtils", "slicer", "vtk"}
+CORE_AT_FILE_SCOPE = {"numpy", "torch", "SimpleITK", "safetensors", "IMTCore"}
+# A fresh Slicer has none of these: the panel must open without them.
+NOT_IN_SLICER = {"nibabel", "safetensors", "torch"}
+
+
+# --- Files ---------------------------------------------------------------------------------------------------------
+
+
+def project_files() -> list[Path]:
+    """The files that git tracks or would; in a copy without git, all but hidden folders and build outputs."""
+    listed = None
+    if (ROOT / ".git").exists():
+        command = ["git", "ls-files", "-coz", "--exclude-standard"]
+        try:
+            listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
+        except (OSError, subprocess.CalledProcessError):
+            pass  # git is missing, or refuses a folder that another user owns
+    if listed is not None:
+        return [ROOT / name for name in sorted(set(listed) - {""}) if (ROOT / name).is_file()]
+    found = []
+    for folder, below, names in os.walk(ROOT):
+        below[:] = [name for name in below if not re.match(r"\.(?!ci$|github$)|__pycache__|.*\.egg-info", name)]
+        if Path(folder) == ROOT:
+            below[:] = [name for name in below if name not in ("build", "demo-output", "dist", "runs")]
+        if (Path(folder) / "pyvenv.cfg").exists():
+            below[:], names = [], []
+        found += [Path(folder) / name for name in names if not name.endswith(".pyc")]
+    return sorted(found)
+
+
+def cmake_list(name: str) -> list[str]:
+    """One of the file lists of IMTTranslate/CMakeLists.txt, read without the script that writes it."""
+    text = (MODULE / "CMakeLists.txt").read_text(encoding="utf-8")
+    found = re.search(rf"^set\({name}\n(.*?)^\s*\)$", text, re.MULTILINE | re.DOTALL)
+    assert found, f"no list {name}"
+    return found[1].split()
+
+
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def load_script(path: Path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+# --- Imports -------------------------------------------------------------------------------------------------------
+
+
+def module_name(path: Path) -> str:
+    """IMTTranslate/IMTCore/volume.py → IMTCore.volume"""
+    parts = path.relative_to(MODULE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _scope_nodes(node: ast.AST, file_scope_only: bool) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if file_scope_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        yield child
+        yield from _scope_nodes(child, file_scope_only)
+
+
+def imports(path: Path, file_scope_only: bool = False) -> set[str]:
+    """The absolute names that `path` imports: both `a` and `a.b` of `from a import b`, as `b` may be a module."""
+    names: set[str] = set()
+    for node in _scope_nodes(ast.parse(path.read_text(encoding="utf-8"), str(path)), file_scope_only):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = list(path.relative_to(MODULE).parts[:-1]) if path.is_relative_to(MODULE) else []
+                base = ".".join(package[: len(package) - node.level + 1] + ([base] if base else []))
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__"):
+                names.add(str(node.args[0].value))
+    return names
+
+
+def top_names(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def python_files(folder: Path) -> list[Path]:
+    return [path for path in project_files() if path.suffix == ".py" and path.is_relative_to(folder)]
+
+
+# --- What is installed ---------------------------------------------------------------------------------------------
+
+
+def test_file_lists_are_up_to_date():
+    script = load_script(ROOT / "Testing" / "update_cmake_lists.py")
+    assert script.main(["--check"]) == 0, "run  python Testing/update_cmake_lists.py"
+
+
+def test_slicer_installs_every_file_of_the_module():
+    listed = {entry.replace("${MODULE_NAME}", "IMTTranslate") for entry in cmake_list("MODULE_PYTHON_SCRIPTS")}
+    listed |= set(cmake_list("MODULE_PYTHON_RESOURCES"))
+    here = {path.relative_to(MODULE).as_posix() for path in project_files() if path.is_relative_to(MODULE)}
+    assert listed == here - {"CMakeLists.txt"}
+
+
+def test_lists_follow_the_disk(tmp_path, monkeypatch, capsys):
+    script = load_script(ROOT / "Testing" / "update_cmake_lists.py")
+    module = tmp_path / "IMTTranslate"
+    for name in ("IMTCore/b.py", "IMTCore/a.py", "IMTCore/__pycache__/a.pyc", "Resources/IMT-models/m.json", "Resources/.hidden"):
+        (module / name).parent.mkdir(parents=True, exist_ok=True)
+        (module / name).touch()
+    (module / "CMakeLists.txt").write_text(
+        "set(MODULE_PYTHON_SCRIPTS\n  gone.py\n  )\n\nset(MODULE_PYTHON_RESOURCES\n  )\nrest\n"
+    )
+    (tmp_path / "pyproject.toml").write_text('packages = [\n  "Gone",\n]\nrest\n')
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    monkeypatch.setattr(script, "MODULE", module)
+
+    assert script.main(["--check"]) == 1
+    assert "gone.py" in (module / "CMakeLists.txt").read_text()
+    assert script.main([]) == 0
+    assert (module / "CMakeLists.txt").read_text() == (
+        "set(MODULE_PYTHON_SCRIPTS\n  IMTCore/a.py\n  IMTCore/b.py\n  )\n\n"
+        "set(MODULE_PYTHON_RESOURCES\n  Resources/IMT-models/m.json\n  )\nrest\n"
+    )
+    assert (tmp_path / "pyproject.toml").read_text() == 'packages = [\n  "IMTCore",\n  "IMTModels",\n]\nrest\n'
+    assert script.main(["--check"]) == 0
+
+
+def test_wheel_and_slicer_hold_the_same_packages_and_models():
+    setuptools = pyproject()["tool"]["setuptools"]
+    folders = {PurePosixPath(entry).parent for entry in cmake_list("MODULE_PYTHON_SCRIPTS")} - {PurePosixPath()}
+    assert {".".join(folder.parts) for folder in folders} == set(setuptools["packages"]) - {"IMTModels"}
+
+    models = {entry for entry in cmake_list("MODULE_PYTHON_RESOURCES") if entry.startswith(f"{MODELS}/")}
+    assert bool(models) == ("IMTModels" in setuptools["packages"])
+    assert setuptools["package-dir"]["IMTModels"] == f"IMTTranslate/{MODELS}"
+    patterns = setuptools["package-data"]["IMTModels"]
+    packed = {entry for entry in models if any(fnmatch(entry.removeprefix(f"{MODELS}/"), pattern) for pattern in patterns)}
+    nested = {entry for entry in packed if entry.count("/") != MODELS.count("/") + 1}
+    assert models == packed - nested, "package-data takes files directly in the models' folder only"
+
+
+def test_one_version():
+    settings = pyproject()
+    written = re.search(r'^VERSION = "(.+)"$', (MODULE / "IMTCore" / "version.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert written
+    declared = settings["project"].get("version")
+    if declared is None:
+        assert "version" in settings["project"]["dynamic"]
+        assert settings["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "IMTCore.version.VERSION"}
+    else:
+        assert declared == written[1]
+
+
+def test_requirements_agree():
+    def names(lines: list[str]) -> dict[str, str]:
+        found = (re.match(r"([\w-]+)(.*)", line) for line in lines if re.match(r"\w", line))
+        return {match[1].lower(): match[2].strip() for match in found}
+
+    def in_file(path: Path) -> dict[str, str]:
+        return names(path.read_text(encoding="utf-8").splitlines())
+
+    project = pyproject()["project"]
+    pins, test_pins = (in_file(ROOT / "Resources" / "requirements" / name) for name in ("runtime.txt", "test.txt"))
+    extras = project["optional-dependencies"]
+    assert pins.keys() == names(project["dependencies"]).keys()
+    assert test_pins.keys() == names(extras["test"]).keys()
+    assert names(extras["training"]).keys() <= test_pins.keys()
+    assert all(pin.startswith("==") for pin in (pins | test_pins).values())
+
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"TORCH ?= torch{pins['torch']}\n" in makefile
+
+    # Slicer and its PyTorch extension bring their own builds; pip must not replace them.
+    in_slicer = in_file(MODULE / "Resources" / "IMT-requirements.txt")
+    assert in_slicer.keys() == pins.keys() - {"numpy", "simpleitk", "torch"}
+    assert in_slicer.items() <= names(project["dependencies"]).items()
+
+
+def test_extension_description():
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    values = dict(re.findall(r'^set\((EXTENSION_\w+) "(.+)"\)$', text, re.MULTILINE))
+    assert re.search(r"^project\(IMT\)$", text, re.MULTILINE)
+    assert values["EXTENSION_HOMEPAGE"] == pyproject()["project"]["urls"]["Homepage"] == REPOSITORY
+    assert "image modality translation" in values["EXTENSION_DESCRIPTION"]
+    assert values["EXTENSION_DEPENDS"] == "PyTorch"
+    for name in ("EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"):
+        for url in values[name].split():
+            assert url.startswith(RAW_FILES), name
+            assert (ROOT / url.removeprefix(RAW_FILES)).is_file(), f"{name} names a file that is not here: {url}"
+    assert "END OF TERMS AND CONDITIONS" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+
+
+# --- Layers --------------------------------------------------------------------------------------------------------
+
+
+def test_the_import_reader_sees_every_form(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "MODULE", tmp_path)
+    path = tmp_path / "IMTCore" / "x.py"
+    path.parent.mkdir()
+    path.write_text(
+        "import a.b as c, d\nfrom e import f\nfrom . import g\nfrom .h import i\ntry:\n    import j\nexcept ImportError:\n    pass\n"
+        "def k():\n    import l\n    __import__('m')\nclass N:\n    import o\n"
+    )
+    top = {"a.b", "d", "e", "e.f", "IMTCore", "IMTCore.g", "IMTCore.h", "IMTCore.h.i", "j", "o"}
+    assert imports(path, file_scope_only=True) == top
+    assert imports(path) == top | {"l", "m"}
+
+
+def test_core_imports_little_at_file_scope():
+    allowed = set(sys.stdlib_module_names) | CORE_AT_FILE_SCOPE
+    wrong = {path.name: top_names(imports(path, file_scope_only=True)) - allowed for path in python_files(MODULE / "IMTCore")}
+    assert not {name: names for name, names in wrong.items() if names}
+
+
+@pytest.mark.parametrize("package", ["IMTCore", "IMTCommand"])
+def test_no_slicer_below_the_panel(package):
+    forbidden = SLICER_ONLY | {"IMTSlicerLib", "IMTTranslate"} | ({"IMTCommand"} if package == "IMTCore" else set())
+    wrong = {path.name: top_names(imports(path)) & forbidden for path in python_files(MODULE / package)}
+    assert not {name: names for name, names in wrong.items() if names}
+
+
+def test_nobody_imports_the_command():
+    command = MODULE / "IMTCommand"
+    files = [path for path in python_files(MODULE) + python_files(ROOT / "Resources") if not path.is_relative_to(command)]
+    assert not [path for path in files if "IMTCommand" in top_names(imports(path))]
+
+
+def test_the_module_does_not_import_training():
+    training = {path.stem for path in python_files(ROOT / "Resources" / "Training")} | {"Resources", "Training"}
+    assert not {path.name: names for path in python_files(MODULE) if (names := top_names(imports(path)) & training)}
+
+
+def test_the_panel_opens_without_torch():
+    """From the panel's files, follow what is imported at file scope."""
+    files = {module_name(path): path for path in python_files(MODULE)}
+    waiting = [name for name in files if name.partition(".")[0] in ("IMTTranslate", "IMTSlicerLib")]
+    reached = {name: name for name in waiting}
+    while waiting:
+        name = waiting.pop()
+        for imported in imports(files[name], file_scope_only=True):
+            top = imported.partition(".")[0]
+            assert top not in NOT_IN_SLICER, f"{reached[name]} imports {imported} at file scope"
+            if imported in files and imported not in reached:
+                reached[imported] = f"{reached[name]} → {imported}"
+                waiting.append(imported)
+
+
+# --- Machines ------------------------------------------------------------------------------------------------------
+
+# In pieces, so that this file does not match itself.
+MACHINE_PATTERNS = {
+    "a path of one machine": r"(?<![\w.:/~-])/(?:wo[r]k|ro[o]t|ho[m]e|U[s]ers|opt/p[y]pi|opt/wh[e]els)(?:/|\b)",
+    "a path of one machine (Windows)": r"\b[A-Z]:\\+U[s]ers\\",
+    "a file URL": r"\bfi[l]e:///",
+    "a registry": r"\b(?:p[y]pi\.org/simple|files\.pythonh[o]sted\.org|index-url\s*=|(?:artif[a]ctory|dev[p]i|ne[x]us)[\w.-]*/)",
+    "an internal host": r"https?://(?:loc[a]lhost|[\w.-]+\.(?:inter[n]al|loc[a]l|l[a]n)|(?:\d{1,3}\.){3}\d{1,3})\b",
+}
+
+
+def machine_traces(text: str) -> list[str]:
+    return [f"{what}: {match[0]}" for what, pattern in MACHINE_PATTERNS.items() for match in re.finditer(pattern, text)]
+
+
+def test_machine_patterns():
+    join = "".join
+    for trace in (
+        "/wo|rk/main",
+        "see /ro|ot",
+        "'/ho|me/ann/x'",
+        "fi|le:///x",
+        "http://10.0|.0.7:3141/",
+        "https://p|ypi.org/simple",
+    ):
+        assert machine_traces(join(trace.split("|"))), trace
+    for fine in (
+        "https://example.org/ho|me/x",
+        "a/wo|rk/b",
+        "/wo|rkspace",
+        "~/ho|me",
+        "https://download.pytorch.org/whl/cpu",
+        "/path/to/python3",
+    ):
+        assert not machine_traces(join(fine.split("|"))), fine
+
+
+def test_no_traces_of_a_machine():
+    found = []
+    for path in project_files():
+        content = path.read_bytes()
+        if b"\0" in content[:8192]:
+            continue
+        try:
+            text = content.decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path.relative_to(ROOT).as_posix()}: {trace}" for trace in machine_traces(text)]
+    assert not found, "\n".join(found)

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Rewrite, from what is on disk, the lists of files that are installed.
+
+`MODULE_PYTHON_SCRIPTS` and `MODULE_PYTHON_RESOURCES` in IMTTranslate/CMakeLists.txt, and `packages` in pyproject.toml.
+CMake notices a listed file that is missing, but not one that nobody listed: it would be missing in Slicer only.
+
+    python Testing/update_cmake_lists.py            rewrite
+    python Testing/update_cmake_lists.py --check    only say what would change; exit code 1 if anything would
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULE = ROOT / "IMTTranslate"
+MODELS = "Resources/IMT-models/"
+
+
+def _files_below(folder: Path, pattern: str) -> list[str]:
+    """Paths from the module's folder, sorted; no caches, hidden files or build outputs."""
+    paths = [path.relative_to(MODULE) for path in folder.rglob(pattern) if path.is_file()]
+    skipped = ("__pycache__", "build")
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") or part in skipped for part in path.parts))
+
+
+def scripts() -> list[str]:
+    """Every Python file of the module."""
+    return [path for path in _files_below(MODULE, "*.py") if not path.startswith("Resources/")]
+
+
+def resources() -> list[str]:
+    """Every file below the module's Resources."""
+    return _files_below(MODULE / "Resources", "*")
+
+
+def packages() -> list[str]:
+    """Every folder of the module with Python files as a dotted name, and the models' data package."""
+    folders = {Path(path).parent for path in scripts()} - {Path()}
+    names = [".".join(folder.parts) for folder in folders]
+    if any(path.startswith(MODELS) for path in resources()):
+        names.append("IMTModels")
+    return sorted(names)
+
+
+def _replace_list(text: str, head: str, lines: list[str], tail: str) -> str:
+    """`text` with the lines between the one line `head` and the next line `tail` replaced."""
+    pattern = re.compile(rf"^({re.escape(head)}\n).*?^({re.escape(tail)})$", re.MULTILINE | re.DOTALL)
+    body = "".join(f"  {line}\n" for line in lines)
+    replaced, count = pattern.subn(lambda match: match[1] + body + match[2], text)
+    if count != 1:
+        raise SystemExit(f"update_cmake_lists: expected one list that begins with '{head}', found {count}")
+    return replaced
+
+
+def updated_texts() -> dict[Path, str]:
+    """What each file should hold."""
+    cmake, pyproject = MODULE / "CMakeLists.txt", ROOT / "pyproject.toml"
+    text = cmake.read_text(encoding="utf-8")
+    text = _replace_list(text, "set(MODULE_PYTHON_SCRIPTS", scripts(), "  )")
+    text = _replace_list(text, "set(MODULE_PYTHON_RESOURCES", resources(), "  )")
+    quoted = [f'"{name}",' for name in packages()]
+    return {cmake: text, pyproject: _replace_list(pyproject.read_text(encoding="utf-8"), "packages = [", quoted, "]")}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 if a list is out of date")
+    check = parser.parse_args(arguments).check
+    stale = False
+    for path, wanted in updated_texts().items():
+        present = path.read_text(encoding="utf-8")
+        if wanted == present:
+            continue
+        stale = True
+        name = path.relative_to(ROOT).as_posix()
+        before, after = present.splitlines(keepends=True), wanted.splitlines(keepends=True)
+        sys.stdout.writelines(difflib.unified_diff(before, after, name, f"{name} (from disk)", n=0))
+        if not check:
+            path.write_text(wanted, encoding="utf-8", newline="\n")
+    if check and stale:
+        print("Out of date: run  python Testing/update_cmake_lists.py")
+    return int(check and stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
