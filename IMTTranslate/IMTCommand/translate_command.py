@@ -93,48 +93,55 @@ def translate_cases(
         raise BadInput(f"{folder} is a file; for many cases --output is a folder.")
     if values.uncertainty is not None:
         if len(values.uncertainty.parts) != 1:
-            raise BadInput("For many cases --uncertainty is a file name such as T2_uncertainty.nii.gz; it goes into each case's folder.")
+            raise BadInput(
+                "For many cases --uncertainty is a file name such as T2_uncertainty.nii.gz; it goes into each case's folder."
+            )
         check_output_path(values.uncertainty)
         if stem_of(values.uncertainty).lower() == translator.target.lower():
             raise BadInput(f"--uncertainty {values.uncertainty} would take the translation's name. Choose another file name.")
     cases = read_cases(values.input, translator.source)
     outcomes: list[Outcome] = []
-    for number, case in enumerate(cases):
-        output = folder / case.case / f"{translator.target}.nii.gz"
-        uncertainty = folder / case.case / values.uncertainty if values.uncertainty else None
-        started = time.perf_counter()
-        base = number / len(cases)
+    try:
+        for number, case in enumerate(cases):
+            output = folder / case.case / f"{translator.target}.nii.gz"
+            uncertainty = folder / case.case / values.uncertainty if values.uncertainty else None
+            started = time.perf_counter()
+            base = number / len(cases)
 
-        def case_progress(stage: str, fraction: float, message: str, base: float = base, name: str = case.case) -> None:
-            if stage == "translate":
-                progress("cases", base + fraction / len(cases), f"{name}: {message}")
+            def case_progress(stage: str, fraction: float, message: str, base: float = base, name: str = case.case) -> None:
+                if stage == "translate":
+                    progress("cases", base + fraction / len(cases), f"{name}: {message}")
 
-        try:
-            if is_finished(case.path, output, uncertainty, translator):
-                state, message = "skipped", "was finished before"
-            else:
-                check_replaceable([output] + ([uncertainty] if uncertainty else []))
-                result = translate_file(translator, case.path, output, uncertainty, case_progress)
-                state, message = "done", " ".join(result.warnings)
-        except (Cancelled, KeyboardInterrupt):
+            try:
+                if is_finished(case.path, output, uncertainty, translator):
+                    state, message = "skipped", "was finished before"
+                else:
+                    check_replaceable([output] + ([uncertainty] if uncertainty else []))
+                    result = translate_file(translator, case.path, output, uncertainty, case_progress)
+                    state, message = "done", " ".join(result.warnings)
+            except Cancelled:
+                raise
+            except OutputFailure:
+                write_summary_if_possible(folder, outcomes)
+                raise
+            except ImtError as error:
+                state, message = "failed", str(error)
+            except Exception as error:  # one broken case must not end the night's run
+                state, message = "failed", f"{type(error).__name__}: {error}"
+            outcomes.append(Outcome(case, state, round(time.perf_counter() - started, 2), output, message))
+            if state == "failed":
+                say(f"{case.case} failed: {message}")
             write_summary(folder, outcomes)
-            raise Cancelled(f"Cancelled after {len(outcomes)} of {len(cases)} cases; run the same command again to go on.") from None
-        except OutputFailure:
-            write_summary_if_possible(folder, outcomes)
-            raise
-        except ImtError as error:
-            state, message = "failed", str(error)
-        except Exception as error:  # one broken case must not end the night's run
-            state, message = "failed", f"{type(error).__name__}: {error}"
-        outcomes.append(Outcome(case, state, round(time.perf_counter() - started, 2), output, message))
-        if state == "failed":
-            say(f"{case.case} failed: {message}")
-        write_summary(folder, outcomes)
-        progress("cases", (number + 1) / len(cases), case.case)
+            progress("cases", (number + 1) / len(cases), case.case)
+    except (Cancelled, KeyboardInterrupt):
+        write_summary_if_possible(folder, outcomes)
+        raise Cancelled(f"Cancelled after {len(outcomes)} of {len(cases)} cases; run the same command again to go on.") from None
     if isinstance(progress, ProgressBar):
         progress.close()
     counts = {state: sum(o.state == state for o in outcomes) for state in ("done", "skipped", "failed")}
-    message = f"{counts['done']} translated, {counts['skipped']} finished before, {counts['failed']} failed; see {folder / SUMMARY}"
+    message = (
+        f"{counts['done']} translated, {counts['skipped']} finished before, {counts['failed']} failed; see {folder / SUMMARY}"
+    )
     if counts["failed"]:
         raise SomeCasesFailed(message)
     if values.progress == "json":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import BadInput
+from .itk_volume import volume_from_sitk
 from .volume import Volume
 
 # Slice positions may differ from an even grid by this share of the slice distance (rounding in the headers).
@@ -39,8 +40,6 @@ def read_series(folder: Path) -> Volume:
             gantry.
     """
     import SimpleITK as sitk
-
-    from .volume_io import volume_from_sitk
 
     series = series_in(folder)
     if not series:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -22,7 +23,7 @@ from .plausibility import check_fits_card, check_possible
 from .preparation import PreparedVolume, prepare
 from .provenance import check_sidecar_free, header_line, input_sha256, mark, sidecar_path
 from .volume import Volume, check_image
-from .volume_io import check_output_path, read_volume, save_volume
+from .volume_io import check_output_path, image_suffix, read_volume, save_volume
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,7 @@ class Translator:
         self.runner = SliceRunner(load_network(card), device, dtype, batch, settings.seed, say)
         self.load_seconds = time.perf_counter() - start
 
-    def translate(
-        self, volume: Volume, progress: Progress = quiet, cancelled: Callable[[], bool] = never
-    ) -> TranslationResult:
+    def translate(self, volume: Volume, progress: Progress = quiet, cancelled: Callable[[], bool] = never) -> TranslationResult:
         """Translate one volume.
 
         Args:
@@ -276,9 +275,27 @@ def write_result(
         for path, volume, content in parts:
             temporary = stack.enter_context(whole_file(path))
             save_volume(temporary, volume, header_line(card, result.source, result.target, content), metadata)
+            _check_written(temporary)
             hashes.append(sha256_of(temporary))
         for (path, _, content), output_hash in zip(parts, hashes, strict=True):
             output_record = {"output": {"name": path.name, "sha256": output_hash}}
             record = mark(card, result.source, result.target, input_name, input_hash, content, output_record | settings)
             temporary = stack.enter_context(whole_file(sidecar_path(path)))
             temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _check_written(path: Path) -> None:
+    """Check a NRRD file's end: on a full disk ITK loses it and says nothing."""
+    if image_suffix(path) != ".nrrd":
+        return
+    with open(path, "rb") as stream:
+        while stream.readline().strip():  # the header ends with an empty line
+            pass
+        unpacked = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        try:
+            while block := stream.read(1 << 20):
+                unpacked.decompress(block)
+        except zlib.error:
+            pass
+    if not unpacked.eof:
+        raise OSError("it was not written to its end. Is the disk full? Free some space or choose another output folder")

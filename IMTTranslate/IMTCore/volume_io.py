@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from .dicom import read_series
 from .errors import BadInput
 from .files import whole_file
+from .itk_volume import volume_from_sitk
 from .volume import Geometry, Volume, check_image
 
 NIFTI = (".nii", ".nii.gz", ".hdr", ".img")
@@ -55,8 +57,6 @@ def read_volume(path: Path | str) -> Volume:
     if not path.exists():
         raise BadInput(f"{path} does not exist. Check the path.")
     if path.is_dir():
-        from .dicom import read_series
-
         volume = read_series(path)
     else:
         suffix = image_suffix(path)
@@ -144,22 +144,6 @@ def _read_with_itk(path: Path) -> Volume:
         reason = "its direction matrix is singular" if "determinant" in str(error) else _itk_reason(error)
         raise BadInput(f"{path} cannot be read: {reason}. Repair or export it again.") from error
     return volume_from_sitk(image, path.name)
-
-
-def volume_from_sitk(image: Any, name: str) -> Volume:
-    """A `Volume` from a scalar SimpleITK image of two or three dimensions (or four, the last of size 1)."""
-    import SimpleITK as sitk
-
-    array = sitk.GetArrayFromImage(image)
-    if image.GetDimension() == 4:
-        image, array = image[..., 0], array[0]
-    if image.GetDimension() == 2:
-        direction = np.eye(3)
-        direction[:2, :2] = np.reshape(image.GetDirection(), (2, 2))
-        geometry = Geometry((1, *array.shape), (*image.GetSpacing(), 1.0), (*image.GetOrigin(), 0.0), direction)
-        return Volume(array[None], geometry, name)
-    geometry = Geometry(array.shape, image.GetSpacing(), image.GetOrigin(), np.reshape(image.GetDirection(), (3, 3)))
-    return Volume(array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32, copy=False), geometry, name)
 
 
 def write_volume(path: Path | str, volume: Volume, description: str = "", metadata: dict[str, str] | None = None) -> None:

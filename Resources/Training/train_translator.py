@@ -164,20 +164,20 @@ class Trainer:
             self.adam_d.zero_grad()
             loss_d.backward()
             self.adam_d.step()
-            losses["D"] = float(loss_d)
+            losses["D"] = loss_d.item()
         loss_l1 = (fake_seen - target).abs().mean() / counts.mean().clamp(min=1e-3)
         loss_g = config.l1 * loss_l1
-        losses["L1"] = float(loss_l1)
+        losses["L1"] = loss_l1.item()
         if config.adversarial > 0:
             self.discriminator.requires_grad_(False)
             logits = self._judge(source, fake_seen)
             loss_gan = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
             loss_g = loss_g + config.adversarial * loss_gan
-            losses["GAN"] = float(loss_gan)
+            losses["GAN"] = loss_gan.item()
         if config.ssim > 0:
             loss_ssim = (1 - local_ssim(fake_seen, target)).mean() / counts.mean().clamp(min=1e-3)
             loss_g = loss_g + config.ssim * loss_ssim
-            losses["SSIM"] = 1 - float(loss_ssim)
+            losses["SSIM"] = 1 - loss_ssim.item()
         self.adam_g.zero_grad()
         loss_g.backward()
         self.adam_g.step()

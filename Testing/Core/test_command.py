@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -40,7 +40,9 @@ HEAD = head_phantom((10, 24, 21))
 SPACING_KJI = (3.0, 2.5, 2.5)
 PYTHONPATH = str(Path(IMTCore.__file__).parents[1])
 FORMATS = (".nii.gz", ".nrrd", ".mha", ".mgz")
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX processes and signals")
+# MetaImage's C++ library prints these itself, before it reports a damaged or unwritable .mha as an error.
+METAIMAGE_NOISE = ("MetaImage: ", "MetaObject: ", "Incomplete file record", "NDims required", "   ideal = ")
+needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with torch, which only Linux does safely")
 
 
 @dataclass
@@ -55,7 +57,7 @@ class Run:
         """The one line on standard error; it must hold `words`."""
         assert self.code == code, self.err or self.out
         assert "Traceback" not in self.err + self.out
-        lines = self.err.splitlines()
+        lines = [line for line in self.err.splitlines() if not line.startswith(METAIMAGE_NOISE)]
         assert len(lines) == 1, self.err
         assert lines[0].startswith("imt: "), lines
         assert "Internal error" not in lines[0], lines
@@ -114,7 +116,9 @@ def description(path: Path) -> str:
     """The text in the header, read by others than IMT."""
     if path.name.endswith((".nii", ".nii.gz")):
         return bytes(nibabel.load(path).header["descrip"]).decode()
-    return sitk.ReadImage(str(path)).GetMetaData("Comment" if path.suffix == ".mha" else "NRRD_content")
+    if path.suffix == ".mha":  # ITK writes the comment, but does not give it back
+        return next(line[10:] for line in path.read_bytes().split(b"\n") if line.startswith(b"Comment = ")).decode()
+    return sitk.ReadImage(str(path)).GetMetaData("NRRD_content")
 
 
 # ---------------------------------------------------------------- translate: what is written
@@ -149,7 +153,7 @@ def test_a_translation_and_its_mark_are_written_in_every_format(imt, tmp_path, m
 @pytest.mark.parametrize("codes", [(1, 0), (0, 1), (2, 3)])
 def test_a_nifti_translation_keeps_the_inputs_forms_and_codes(imt, tmp_path, model, codes):
     source, output = tmp_path / "head.nii", tmp_path / "T2.nii.gz"
-    save_nifti(source, np.repeat(HEAD, 2, axis=2).T, affine(1, True), codes[0], affine(2), codes[1])
+    save_nifti(source, np.repeat(np.repeat(HEAD, 2, axis=2), 2, axis=1).T, affine(1, True), codes[0], affine(2), codes[1])
     assert imt("translate", source, "--model", model, "--output", output).code == 0
     assert form_bytes(output) == form_bytes(source)
 
@@ -291,7 +295,7 @@ BAD_INPUTS: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "truncated nii": (_truncated(".nii"), ("truncated", "export it again")),
     "truncated nrrd": (_truncated(".nrrd"), ("export it again",)),
     "truncated mha": (_truncated(".mha"), ("export it again",)),
-    "truncated mgz": (_truncated(".mgz"), ("truncated", "export it again")),
+    "truncated mgz": (_truncated(".mgz"), ("xport it again",)),
     "4D": (_four_frames, ("4D", "export one frame")),
     "NaN": (_image(WITH_NAN), ("1 voxels that are NaN", "Replace")),
     "constant": (_image(np.full(HEAD.shape, 5.0, np.float32)), ("constant",)),
@@ -457,7 +461,7 @@ class Nursery:
     def __init__(self, folder: Path) -> None:
         self.stdout, self.stderr = folder / "stdout", folder / "stderr"
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        environment = {**os.environ, "PYTHONPATH": PYTHONPATH, **threads}
+        environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "CUDA_VISIBLE_DEVICES": "", **threads}
         self.process = subprocess.Popen(
             [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -488,7 +492,8 @@ class Nursery:
     def signal(self, number: int) -> None:
         """Send the child a signal."""
         assert self.running > 1  # 0 would be this whole group of processes
-        os.kill(self.running, number)
+        with suppress(ProcessLookupError):  # it has ended
+            os.kill(self.running, number)
 
     def wait_for(self, stage: str, timeout: float = 30.0) -> None:
         """Wait until the child has told of `stage`, or of its end."""
@@ -567,9 +572,13 @@ def test_an_interrupted_run_ends_with_130_and_leaves_nothing(nursery, tmp_path, 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".mgz"])
 def test_a_disk_too_small_ends_with_1_and_leaves_nothing(nursery, tmp_path, model, old_output, suffix):
     source = head_file(tmp_path / "head.nii.gz")
+    order = ("translate", source, "--model", model, "--output")
+    nursery.start(*order, tmp_path / "whole" / f"T2{suffix}")
+    assert nursery.end().code == 0
+    size = (tmp_path / "whole" / f"T2{suffix}").stat().st_size
     before = snapshot(tmp_path)
-    for limit in (6000, 500):  # bytes a file
-        nursery.start("translate", source, "--model", model, "--output", old_output / f"T2{suffix}", limit=limit)
+    for limit in (size - 1, size - 700, size // 2, 500):  # bytes a file
+        nursery.start(*order, old_output / f"T2{suffix}", limit=limit)
         nursery.end().refusal(1, f"Cannot write {old_output}")
         assert snapshot(tmp_path) == before
 
@@ -577,7 +586,7 @@ def test_a_disk_too_small_ends_with_1_and_leaves_nothing(nursery, tmp_path, mode
 @needs_fork
 def test_a_killed_run_leaves_whole_files_or_none(nursery, tmp_path, model):
     source = head_file(tmp_path / "head.nii.gz")
-    order = ("translate", source, "--model", model, "--progress", "json", "--samples", 4)
+    order = ("translate", source, "--model", model, "--progress", "json", "--samples", 20, "--batch", 2)
     outputs = ("--output", tmp_path / "out" / "T2.nii.gz", "--uncertainty", tmp_path / "out" / "sd.nii.gz")
     start = time.monotonic()
     nursery.start(*order, *outputs)
@@ -609,7 +618,8 @@ def test_a_killed_run_leaves_whole_files_or_none(nursery, tmp_path, model):
 def test_a_killed_batch_is_completed_by_the_same_command(nursery, tmp_path, model):
     for n in range(5):
         head_file(tmp_path / "in" / f"case{n}" / "T1.nii.gz", n)
-    order = ("translate", tmp_path / "in", "--model", model, "--progress", "json", "--output")
+    slowly = ("--uncertainty", "sd.nii.gz", "--samples", 20)
+    order = ("translate", tmp_path / "in", "--model", model, "--progress", "json", *slowly, "--output")
     start = time.monotonic()
     nursery.start(*order, tmp_path / "reference")
     assert nursery.end().code == 0
@@ -636,18 +646,20 @@ def test_a_killed_batch_is_completed_by_the_same_command(nursery, tmp_path, mode
 def test_an_interrupted_batch_keeps_what_is_done_and_says_how_to_go_on(nursery, tmp_path, model):
     for n in range(12):
         head_file(tmp_path / "in" / f"case{n:02}" / "T1.nii.gz", n)
-    nursery.start("translate", tmp_path / "in", "--model", model, "--output", tmp_path / "out", "--progress", "json")
+    slowly = ("--uncertainty", "sd.nii.gz", "--samples", 20)
+    nursery.start("translate", tmp_path / "in", "--model", model, "--output", tmp_path / "out", "--progress", "json", *slowly)
     nursery.wait_for("cases")
     while not (tmp_path / "out" / "summary.csv").exists():
         time.sleep(0.001)
     nursery.signal(signal.SIGTERM)
-    nursery.end().refusal(130, "Cancelled")
+    nursery.end().refusal(130, "Cancelled after ", " of 12 cases", "run the same command again")
     finished = images_in(tmp_path / "out")
-    assert 1 <= len(finished) < 12
+    assert 2 <= len(finished) < 24
     check_whole(tmp_path / "out")
     assert {r["state"] for r in summary(tmp_path / "out")} == {"done"}
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 def test_a_signal_is_never_taken_for_a_broken_image(imt, tmp_path, model, monkeypatch):
     # nibabel raises so many kinds of errors that they are all caught around it.
     for n in range(2):
@@ -937,6 +949,8 @@ def test_any_small_volume_is_translated_on_its_grid_or_refused_in_words(
     path = models / "T1-T2.json"
     if not path.is_file():
         write_tiny_package(models, mode=mode)
+        card = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**card, "accepts": {"extent_mm": [4, 400]}}), encoding="utf-8")
     volume = store(head_phantom(shape, 200.0), orientation, spacing, rotation_matrix(*turn))
     if volume.array.min() == volume.array.max():
         return
@@ -958,7 +972,7 @@ def test_any_small_volume_is_translated_on_its_grid_or_refused_in_words(
         assert not written.array[read.array == 0].any()
 
 
-def test_most_of_these_volumes_were_translated():
+def test_most_of_these_volumes_were_translated_and_some_refused():
     if not seen:
         pytest.skip("the claim before did not run in this process")
-    assert seen.count(0) >= len(seen) / 2
+    assert seen.count(0) >= len(seen) / 2 and 2 in seen

@@ -229,19 +229,18 @@ def test_header_entries_of_the_wrong_kind_are_refused(card_path: Path, change: C
     refused(card_path, "were not loaded")
 
 
-def test_a_tensor_named_twice_in_the_header_has_to_fit_in_the_one_that_is_used(card_path: Path) -> None:
+def test_of_a_tensor_named_twice_in_the_header_the_one_that_is_used_is_checked(card_path: Path) -> None:
     content = weights_of(card_path)
     (length,) = struct.unpack("<Q", content[:8])
     header = json.loads(content[8 : 8 + length])
-    wrong = {**header["decoder.2.bias"], "shape": [1, 1]}
-    for pairs in ([*header.items(), ("decoder.2.bias", wrong)], [("decoder.2.bias", wrong), *header.items()]):
+    wrong = ("decoder.2.bias", {**header["decoder.2.bias"], "shape": [1, 1]})
+    for pairs, sound in (([*header.items(), wrong], False), ([wrong, *header.items()], True)):
         text = ("{" + ",".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in pairs) + "}").encode()
         replace_weights(card_path, struct.pack("<Q", len(text)) + text + content[8 + length :])
-        try:
-            network = load_network(read_card(card_path))
-        except BadModel:
-            continue
-        assert network.decoder[2].bias.shape == (1,)
+        if sound:
+            assert load_network(read_card(card_path)).decoder[2].bias.shape == (1,)
+        else:
+            refused(card_path, r"decoder\.2\.bias has the wrong shape")
 
 
 class _Touch:
