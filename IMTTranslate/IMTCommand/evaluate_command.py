@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 
 from IMTCore.errors import BadInput
 from IMTCore.metrics import CONVENTIONS, evaluate
@@ -25,15 +26,15 @@ def run(values: argparse.Namespace) -> int:
     scores = evaluate(
         axes.apply(truth.array), axes.apply(prediction.array), None if mask is None else axes.apply(mask.array) > 0
     )
-    first = scores[0].record()
+    rows = [{key: finite(value) for key, value in score.record().items()} for score in scores]
     if values.json:
         report = {
             "truth": str(values.truth),
             "prediction": str(values.prediction),
             "mask": str(values.mask) if values.mask else None,
             "plane": values.plane,
-            **{key: first[key] for key in ("scaling", "region", "mae", "psnr", "ssim", "mi")},
-            "scores": [score.record() for score in scores],
+            **{key: rows[0][key] for key in ("scaling", "region", "mae", "psnr", "ssim", "mi")},
+            "scores": rows,
             "conventions": CONVENTIONS,
         }
         print(json.dumps(report, indent=2))
@@ -44,3 +45,8 @@ def run(values: argparse.Namespace) -> int:
     for name, text in CONVENTIONS.items():
         print(f"  {name}: {text}")
     return 0
+
+
+def finite(value: float | str) -> float | str | None:
+    """`value`, or None where JSON has no number for it: the PSNR of equal images, SSIM where no window fits."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

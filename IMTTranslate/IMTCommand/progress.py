@@ -6,7 +6,7 @@ import json
 import sys
 import time
 
-from IMTCore.inference import Progress, quiet
+from IMTCore.progress import Progress, quiet
 
 BAR_WIDTH = 30
 

@@ -10,12 +10,14 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import BadModel
-from .networks import UNetGenerator
 from .orientation import PLANES
 from .slicing import SlicingSpec
+
+if TYPE_CHECKING:
+    from .networks import UNetGenerator
 
 CARD_FORMAT = 1
 MAX_CARD_BYTES = 1 << 20
@@ -150,6 +152,8 @@ class ModelCard:
 
     def build_network(self) -> UNetGenerator:
         """A generator of the card's architecture, weights not loaded."""
+        from .networks import UNetGenerator  # torch: cards alone are read without it, in Slicer's own process
+
         return UNetGenerator(**self.content["network"]["arguments"])
 
     def translates(self, source: str, target: str) -> bool:

@@ -71,7 +71,7 @@ def _from_folder(folder: Path, modality: str) -> list[Case]:
     cases = []
     for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
         fitting = [p for p in _images_in(sub) if stem_of(p).lower() == modality.lower()]
-        cases += [Case(sub.name, sub.name, "", modality, p) for p in fitting[:1]]
+        cases += [Case(sub.name, sub.name, "", modality, p) for p in fitting]
     return cases
 
 

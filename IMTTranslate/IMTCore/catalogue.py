@@ -13,10 +13,10 @@ from typing import TypeVar
 from .cards import ModelCard, read_card
 from .errors import BadInput, BadModel, ImtError, OutputFailure
 from .files import describe_write_error, whole_file
+from .progress import Progress
 
 USER_FOLDER_VARIABLE = "IMT_MODELS"
 DOWNLOAD_TIMEOUT_S = 60
-Progress = Callable[[str, float, str], None]
 T = TypeVar("T")
 
 

@@ -43,7 +43,7 @@ def read_series(folder: Path) -> Volume:
 
     series = series_in(folder)
     if not series:
-        raise BadInput(f"{folder} holds no DICOM image series.")
+        raise BadInput(f"{folder} holds no DICOM image series. Choose the folder that holds the slices' files.")
     if len(series) > 1:
         raise BadInput(
             f"{folder} holds {len(series)} DICOM series: {', '.join(series[:5])}. "

@@ -12,20 +12,9 @@ from torch import Tensor
 from .devices import is_out_of_memory, precision_name
 from .errors import Cancelled, ImtError
 from .networks import UNetGenerator, dropout_masks
-
-Progress = Callable[[str, float, str], None]
-Say = Callable[[str], None]
+from .progress import Say, never, quiet
 
 DEFAULT_BATCH = {"cpu": 8, "cuda": 32, "mps": 8}
-
-
-def quiet(*_: object) -> None:
-    """A listener that ignores what it is told."""
-
-
-def never() -> bool:
-    """A cancel check that never cancels."""
-    return False
 
 
 @dataclass
@@ -52,6 +41,8 @@ class SliceRunner:
 
     def _place(self) -> None:
         self.network = self.network.to(device=self.device, dtype=torch.float32).eval()
+        if self.device.type == "cuda":  # fp32 is to mean fp32: by default cuDNN rounds to TF32's 10 bits
+            torch.backends.cudnn.allow_tf32 = self.dtype != torch.float32
         # Parameters of normalisation stay in float32 under autocast; convolutions run in `dtype`.
 
     def run(

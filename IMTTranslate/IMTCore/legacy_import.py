@@ -104,8 +104,12 @@ def import_state_dict(path: Path, folder: Path, name: str, source: str, target: 
     Raises:
         BadInput, BadModel: if the file is not a state dict of a U-Net with one output channel.
     """
-    state = {k: v for k, v in rename_port_keys(read_state_dict(path)).items() if not _STATISTICS.search(k)}
+    stored = read_state_dict(path)
+    state = {k: v for k, v in rename_port_keys(stored).items() if not _STATISTICS.search(k)}
     arguments = infer_arguments(state)
+    if state.keys() != {k for k in stored if not _STATISTICS.search(k)}:
+        # The port drops out in other blocks than the paper: noise that the weights never met would be no uncertainty.
+        arguments["dropout_blocks"] = 0
     if arguments["in_channels"] not in (1, 3) or arguments["out_channels"] != 1:
         raise BadModel(
             f"{path} takes {arguments['in_channels']} channels and gives {arguments['out_channels']}: IMT imports generators "

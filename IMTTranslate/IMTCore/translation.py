@@ -17,10 +17,11 @@ from .cards import ModelCard
 from .devices import choose_device, choose_precision
 from .errors import BadInput
 from .files import check_writable, sha256_of, whole_file
-from .inference import DEFAULT_BATCH, Progress, Say, SliceRunner, never, quiet
+from .inference import DEFAULT_BATCH, SliceRunner
 from .model_packages import load_network
 from .plausibility import check_fits_card, check_possible
 from .preparation import PreparedVolume, prepare
+from .progress import Progress, Say, never, quiet
 from .provenance import check_sidecar_free, header_line, input_sha256, mark, sidecar_path
 from .volume import Volume, check_image
 from .volume_io import check_output_path, image_suffix, read_volume, save_volume

@@ -133,4 +133,4 @@ def check_image(volume: Volume) -> None:
                 f"{name} has {bad} voxels that are NaN or infinite. Replace them first, for example by the background value."
             )
     if array.min() == array.max():
-        raise BadInput(f"{name} is constant (every voxel is {array.flat[0]:g}): there is nothing to translate.")
+        raise BadInput(f"{name} is constant (every voxel is {array.flat[0]:g}): there is nothing to translate. Choose another image.")

@@ -324,3 +324,8 @@ def test_no_traces_of_a_machine():
             continue
         found += [f"{path.relative_to(ROOT).as_posix()}: {trace}" for trace in machine_traces(text)]
     assert not found, "\n".join(found)
+
+
+def test_models_are_listed_without_torch():
+    code = "import sys; from IMTCore.catalogue import list_cards; list_cards(); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=MODULE)
