@@ -7,19 +7,27 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from IMTCore.cards import ModelCard
 from IMTCore.cases import Case, is_case_folder, read_cases
 from IMTCore.catalogue import find_card
 from IMTCore.errors import BadInput, Cancelled, ImtError, OutputFailure, SomeCasesFailed
 from IMTCore.files import stem_of, write_text
+from IMTCore.inputs import read_input
+from IMTCore.outputs import TranslationResult, check_paths
+from IMTCore.progress import Progress, Say
 from IMTCore.provenance import input_sha256, is_mark, read_mark, sidecar_path
-from IMTCore.translation import TranslationSettings, Translator, translate_file
+from IMTCore.settings import TranslationSettings
 from IMTCore.volume_io import check_output_path
 
 from .progress import ProgressBar, listener
+
+if TYPE_CHECKING:
+    from IMTCore.translation import Translator
 
 DEFAULT_SAMPLES = 8
 SUMMARY = "summary.csv"
@@ -51,9 +59,8 @@ def run(values: argparse.Namespace) -> int:
 
     try:
         if values.input.suffix.lower() == ".csv" or values.input.is_dir() and is_case_folder(values.input):
-            return translate_cases(values, Translator(card, settings, say), progress, say)
-        translator = Translator(card, settings, say)
-        result = translate_file(translator, values.input, values.output, values.uncertainty, progress)
+            return translate_cases(values, card, settings, progress, say)
+        result = translate_one(values, card, settings, progress, say)
     finally:
         if isinstance(progress, ProgressBar):
             progress.close()  # an error's message starts on a line of its own
@@ -69,6 +76,23 @@ def run(values: argparse.Namespace) -> int:
     return 0
 
 
+def translate_one(
+    values: argparse.Namespace, card: ModelCard, settings: TranslationSettings, progress: Progress, say: Say
+) -> TranslationResult:
+    """Translate one volume; it is read and prepared while torch is imported and the model loaded."""
+    settings.check()
+    check_paths(values.input, [values.output] + ([values.uncertainty] if values.uncertainty else []))
+    progress("read", 0.0, values.input.name)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read_input, values.input, card)
+        progress("load", 0.0, f"model {card.name}")
+        from IMTCore.translation import Translator, translate_file
+
+        translator = Translator(card, settings, say)
+        source = reading.result()
+    return translate_file(translator, source, values.output, values.uncertainty, progress)
+
+
 @dataclass
 class Outcome:
     """How one case ended: done, skipped (was finished before) or failed."""
@@ -81,13 +105,16 @@ class Outcome:
 
 
 def translate_cases(
-    values: argparse.Namespace, translator: Translator, progress: Callable[[str, float, str], None], say: Callable[[str], None]
+    values: argparse.Namespace, card: ModelCard, settings: TranslationSettings, progress: Progress, say: Say
 ) -> int:
     """Translate every case into `OUT/<case>/<modality>.nii.gz`; write `OUT/summary.csv` as it goes.
 
     A case is finished if its output is there with a mark of the same input, model and settings; it is skipped. A
     case that fails does not stop the others.
     """
+    from IMTCore.translation import Translator, translate_file
+
+    translator = Translator(card, settings, say)
     folder: Path = values.output
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file; for many cases --output is a folder.")

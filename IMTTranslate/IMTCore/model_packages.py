@@ -33,8 +33,9 @@ def load_network(card: ModelCard) -> UNetGenerator:
             over-long or broken header, with unknown or missing keys, wrong shapes or types, or values not finite.
     """
     tensors = read_weights(card)
-    network = card.build_network()
-    network.load_state_dict({key: value.float() for key, value in tensors.items()})
+    with torch.device("meta"):  # no time for initial weights that are replaced at once
+        network = card.build_network()
+    network.load_state_dict({key: value.float() for key, value in tensors.items()}, assign=True)
     return network.eval()
 
 

@@ -25,7 +25,8 @@ from IMTCore.catalogue import find_card
 from IMTCore.intensity import background_value, foreground_mask
 from IMTCore.metrics import evaluate, unit_scaled
 from IMTCore.orientation import anatomical_axes
-from IMTCore.translation import TranslationSettings, Translator
+from IMTCore.settings import TranslationSettings
+from IMTCore.translation import Translator
 from IMTCore.volume_io import read_volume
 
 COLUMNS = ("subject", "method", "scaling", "region", "mae", "psnr", "ssim", "mi")

@@ -217,7 +217,7 @@ def test_json_progress_is_one_object_a_line_that_ends_with_done(imt, tmp_path, m
     run = imt("translate", source, "--model", model, "--output", tmp_path / "T2.nii.gz", "--progress", "json", "--batch", 2)
     assert (run.code, run.err) == (0, "")
     stages = [line["stage"] for line in check_progress(run.out)]
-    assert list(dict.fromkeys(stages)) == ["read", "prepare", "translate", "write", "done"]
+    assert list(dict.fromkeys(stages)) == ["read", "load", "translate", "write", "done"]
     assert stages.count("translate") >= 4 and stages.count("done") == 1
 
 
@@ -432,7 +432,7 @@ def test_a_line_break_in_a_name_does_not_break_the_message(imt, tmp_path, model)
 NURSERY = """
 import json, os, sys
 import nibabel, SimpleITK, torch
-import IMTCommand.translate_command
+import IMTCommand.translate_command, IMTCore.translation
 from IMTCommand.__main__ import main
 torch.set_num_threads(1)
 print("ready", flush=True)

@@ -11,7 +11,8 @@ import pytest
 
 from IMTCore.catalogue import find_card, list_cards, shipped_folder
 from IMTCore.model_packages import read_weights
-from IMTCore.translation import TranslationSettings, Translator
+from IMTCore.settings import TranslationSettings
+from IMTCore.translation import Translator
 from IMTCore.volume import Volume
 from IMTCore.volume_io import read_volume
 

@@ -19,7 +19,8 @@ from IMTCore.model_packages import load_network, save_package
 from IMTCore.networks import dropout_masks
 from IMTCore.orientation import anatomical_axes
 from IMTCore.preparation import prepare
-from IMTCore.translation import TranslationSettings, Translator, modality_codes, translate_file
+from IMTCore.settings import TranslationSettings
+from IMTCore.translation import Translator, modality_codes, translate_file
 from IMTCore.volume_io import read_volume, write_volume
 
 HEAD = head_phantom()
