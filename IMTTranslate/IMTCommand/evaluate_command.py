@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from pathlib import Path
 
 from IMTCore.errors import BadInput
 from IMTCore.metrics import CONVENTIONS, evaluate
 from IMTCore.orientation import anatomical_axes
+from IMTCore.provenance import read_mark, sidecar_path
 from IMTCore.volume_io import read_volume
 
 
@@ -23,9 +25,8 @@ def run(values: argparse.Namespace) -> int:
                 "or another position). Resample it onto the truth's grid first."
             )
     axes = anatomical_axes(truth.geometry, values.plane)
-    scores = evaluate(
-        axes.apply(truth.array), axes.apply(prediction.array), None if mask is None else axes.apply(mask.array) > 0
-    )
+    region = None if mask is None else axes.apply(mask.array) > 0
+    scores = evaluate(axes.apply(truth.array), axes.apply(prediction.array), region, output_top(values.prediction))
     rows = [{key: finite(value) for key, value in score.record().items()} for score in scores]
     if values.json:
         report = {
@@ -50,3 +51,12 @@ def run(values: argparse.Namespace) -> int:
 def finite(value: float | str) -> float | str | None:
     """`value`, or None where JSON has no number for it: the PSNR of equal images, SSIM where no window fits."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def output_top(path: Path) -> float | None:
+    """The top of a prediction's output range, from its mark; None if it has none (it is not an output of IMT)."""
+    record = read_mark(sidecar_path(path))
+    limits = record.get("output_range")
+    if record.get("synthetic") is not True or record.get("content") != "translation" or not isinstance(limits, list):
+        return None
+    return float(limits[1]) if len(limits) == 2 and isinstance(limits[1], int | float) and limits[1] > 0 else None

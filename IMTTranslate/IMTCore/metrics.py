@@ -101,8 +101,9 @@ class Scores:
     """Scores of one prediction under one convention.
 
     Attributes:
-        scaling: "p99.5" (each image divided by its 99.5th foreground percentile, clipped to 0–1; range 1) or
-            "none" (as stored; range: the truth's maximum minus its minimum).
+        scaling: "range" (the truth divided by its 99.5th foreground percentile, the prediction by the top of its output
+            range, which stands for that percentile; clipped to 0–1; range 1), "p99.5" (each image divided by its
+            own percentile; likewise) or "none" (as stored; range: the truth's maximum minus its minimum).
         region: "volume" (background included) or "mask".
         mae, psnr, ssim, mi: in units of the scaling, dB, 0–1, nats.
     """
@@ -120,6 +121,8 @@ class Scores:
 
 
 CONVENTIONS = {
+    "scaling range": "truth divided by its 99.5th foreground percentile, prediction by the top of its output range, which "
+    "stands for that percentile (known for IMT's own outputs); clipped to 0-1; data range 1",
     "scaling p99.5": "each image divided by its 99.5th foreground percentile and clipped to 0-1; data range 1",
     "scaling none": "intensities as stored; data range: maximum minus minimum of the truth",
     "region volume": "all voxels, background included",
@@ -131,15 +134,21 @@ CONVENTIONS = {
 }
 
 
-def evaluate(truth: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None) -> list[Scores]:
-    """MAE, PSNR, SSIM and MI of a prediction, for both scalings, on the whole volume and within a mask.
+def evaluate(
+    truth: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None, prediction_top: float | None = None
+) -> list[Scores]:
+    """MAE, PSNR, SSIM and MI of a prediction, for each scaling, on the whole volume and within a mask.
+
+    A prediction that is careful about bright lesions has a lower 99.5th percentile than the truth; dividing it by its
+    own brightens all of it. Where the prediction's scale is known, "range" is the fair convention.
 
     Args:
         truth, prediction: [k, j, i] in axial orientation, same grid.
         mask: boolean [k, j, i]; None takes the truth's foreground.
+        prediction_top: the top of the prediction's output range, if it is known.
 
     Returns:
-        Scores in the order p99.5 volume, p99.5 mask, none volume, none mask.
+        Scores in the order range (if `prediction_top` is given), p99.5, none; each for volume, then mask.
 
     Raises:
         BadInput: if the shapes differ or the mask is empty.
@@ -155,10 +164,13 @@ def evaluate(truth: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None 
     if not region.any():
         raise BadInput("The mask is empty: there is nothing to compare.")
     scores = []
+    scaled_truth = unit_scaled(truth)
     scalings = {
-        "p99.5": (unit_scaled(truth), unit_scaled(prediction), 1.0),
+        "p99.5": (scaled_truth, unit_scaled(prediction), 1.0),
         "none": (truth, prediction, float(truth.max()) - float(truth.min())),
     }
+    if prediction_top is not None:
+        scalings = {"range": (scaled_truth, np.clip(prediction / float(prediction_top), 0, 1), 1.0)} | scalings
     for scaling, (x, y, data_range) in scalings.items():
         for name, where in (("volume", None), ("mask", region)):
             scores.append(

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from baselines import LookUpTable, RandomForest
-from training_data import expand, find_subject
+from training_data import MIN_FOREGROUND_PIXELS, MIN_TARGET_COVER, expand, find_subject
 
 from IMTCore.catalogue import find_card
 from IMTCore.intensity import background_value, foreground_mask
@@ -30,7 +30,6 @@ from IMTCore.translation import Translator
 from IMTCore.volume_io import read_volume
 
 COLUMNS = ("subject", "method", "scaling", "region", "mae", "psnr", "ssim", "mi")
-MIN_TARGET_COVER = 0.5
 
 
 def axial(path: Path) -> np.ndarray:
@@ -40,13 +39,13 @@ def axial(path: Path) -> np.ndarray:
 
 
 def target_slices(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """[k] True where the target was acquired: slices on which it covers at least half of the source's foreground.
+    """[k] True where the target was acquired: slices on which it covers nearly all of the source's foreground.
 
     Slices without any foreground count too (they are part of the volume).
     """
     given, wanted = (foreground_mask(a, background_value(a)) for a in (source, target))
     covered = given.sum(axis=(1, 2))
-    return (covered < 200) | ((given & wanted).sum(axis=(1, 2)) >= MIN_TARGET_COVER * covered)
+    return (covered < MIN_FOREGROUND_PIXELS) | ((given & wanted).sum(axis=(1, 2)) >= MIN_TARGET_COVER * covered)
 
 
 def fit_baselines(root: Path, subjects: list[str], source: str, target: str) -> dict[str, LookUpTable | RandomForest]:
@@ -61,35 +60,35 @@ def fit_baselines(root: Path, subjects: list[str], source: str, target: str) -> 
 
 
 def score_subject(root: Path, name: str, source: str, target: str, predictions: dict[str, np.ndarray]) -> list[dict]:
-    """Rows of scores of each method's prediction (axial arrays) of one subject."""
+    """Rows of scores of each method's prediction (axial arrays, 1 at the top of the range) of one subject."""
     truth = axial(find_subject(root, name, target))
     kept = target_slices(axial(find_subject(root, name, source)), truth)
     rows = []
     for method, prediction in predictions.items():
-        for scores in evaluate(truth[kept], prediction[kept]):
-            if scores.scaling == "p99.5":
+        for scores in evaluate(truth[kept], prediction[kept], prediction_top=1.0):
+            if scores.scaling != "none":
                 rows.append({"subject": name, "method": method, **scores.record()})
     return rows
 
 
 def summarise(rows: list[dict]) -> list[dict]:
-    """Means over the subjects of each dataset, per method and region."""
-    groups: dict[tuple[str, str, str], list[dict]] = {}
+    """Means over the subjects of each dataset, per method, scaling and region."""
+    groups: dict[tuple[str, str, str, str], list[dict]] = {}
     for row in rows:
-        groups.setdefault((row["subject"].split("/")[0], row["method"], row["region"]), []).append(row)
+        groups.setdefault((row["subject"].split("/")[0], row["method"], row["scaling"], row["region"]), []).append(row)
     table = []
-    for (dataset, method, region), members in sorted(groups.items()):
+    for (dataset, method, scaling, region), members in sorted(groups.items()):
         means = {m: round(float(np.mean([row[m] for row in members])), 4) for m in ("mae", "psnr", "ssim", "mi")}
         subjects = sorted({row["subject"] for row in members})
-        table.append({"dataset": dataset, "method": method, "scaling": "p99.5", "region": region, **means, "subjects": len(subjects)})
+        table.append({"dataset": dataset, "method": method, "scaling": scaling, "region": region, **means, "subjects": len(subjects)})
     return table
 
 
 def as_markdown(table: list[dict]) -> str:
     """The summary as a Markdown table."""
-    columns = ("dataset", "subjects", "region", "method", "mae", "psnr", "ssim", "mi")
+    columns = ("dataset", "subjects", "scaling", "region", "method", "mae", "psnr", "ssim", "mi")
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
-    for row in sorted(table, key=lambda r: (r["dataset"], r["region"], r["method"])):
+    for row in sorted(table, key=lambda r: (r["dataset"], r["scaling"], r["region"], r["method"])):
         lines.append("| " + " | ".join(str(row[c]) for c in columns) + " |")
     return "\n".join(lines) + "\n"
 
@@ -135,9 +134,11 @@ def main() -> None:
             given = unit_scaled(axes.apply(volume.array))
             predictions |= {label: method.predict(given) for label, method in baselines[dataset].items()}
         for label, translator in translators.items():
-            predictions[label] = np.ascontiguousarray(axes.apply(translator.translate(volume).translation.array))
-        rows += score_subject(values.data, name, source, target, predictions)
-        for row in rows[-2 * len(predictions) :]:
+            image = translator.translate(volume).translation.array
+            predictions[label] = np.ascontiguousarray(axes.apply(image)) / translator.card.output_range[1]
+        scored = score_subject(values.data, name, source, target, predictions)
+        rows += scored
+        for row in (row for row in scored if row["scaling"] == "range"):
             print("{subject:<34} {method:<16} {region:<7} MAE {mae:.4f}  PSNR {psnr:.2f}  SSIM {ssim:.4f}".format(**row), flush=True)
     values.output.mkdir(parents=True, exist_ok=True)
     with open(values.output / "scores.csv", "w", newline="", encoding="utf-8") as stream:

@@ -32,6 +32,9 @@ from training_data import Pair, load_pairs
 from IMTCore.networks import PatchDiscriminator, UNetGenerator, initialise
 from IMTCore.slicing import SlicingSpec
 
+# Augmentations that also turn, scale and shift, by how much they change the source's intensities.
+INTENSITY_STRENGTH = {"mild": 0.3, "strong": 1.0}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -110,12 +113,12 @@ class Sampler:
         images = torch.from_numpy(np.concatenate([source, np.stack(targets, 1).astype(np.float32)], axis=1))
         if config.augmentation == "jitter":
             images = jitter_and_flip(images, random)
-        elif config.augmentation == "strong":
+        elif config.augmentation in INTENSITY_STRENGTH:
             images = affine_and_flip(images, random)
         channels = source.shape[1]
         source_t, target_t = images[:, :channels], images[:, channels:]
-        if config.augmentation == "strong":
-            source_t = vary_source_intensity(source_t, random)
+        if config.augmentation in INTENSITY_STRENGTH:
+            source_t = vary_source_intensity(source_t, random, INTENSITY_STRENGTH[config.augmentation])
         return source_t, target_t, torch.from_numpy(np.stack(counts, 1).astype(np.float32))[..., None, None]
 
 
@@ -252,7 +255,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Config, Path, int | None]
         ("mode", ["paper", "spatial"]),
         ("plane", ["axial", "coronal", "sagittal"]),
         ("schedule", ["constant", "linear", "cosine"]),
-        ("augmentation", ["none", "jitter", "strong"]),
+        ("augmentation", ["none", "jitter", "mild", "strong"]),
         ("precision", ["fp32", "bf16"]),
     ):
         parser.add_argument(f"--{name}", choices=choices, default=getattr(defaults, name))

@@ -15,8 +15,8 @@ from IMTCore.preparation import PreparedVolume, prepare  # noqa: E402
 from IMTCore.slicing import SlicingSpec  # noqa: E402
 from IMTCore.volume_io import read_volume  # noqa: E402
 
-# A slice whose target covers less of the head than this was not acquired there (field of view cut off).
-MIN_TARGET_COVER = 0.5
+# A slice whose target covers less of the head than this was cut off by the field of view.
+MIN_TARGET_COVER = 0.9
 MIN_FOREGROUND_PIXELS = 200
 
 

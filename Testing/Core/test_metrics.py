@@ -248,3 +248,14 @@ def test_small_slices_and_missing_files_are_one_message_and_exit_code_2(
         assert main(["evaluate", "--truth", path, "--prediction", path]) == 2
         caught = capsys.readouterr().err
         assert message in caught and caught.count("\n") == 1 and "Traceback" not in caught
+
+
+def test_a_known_output_range_is_the_predictions_scale():
+    """A cautious prediction keeps its own scale; by its own percentile it would be brightened by half."""
+    truth = np.random.default_rng(0).random((4, 20, 20)) * 900 + 100
+    truth[:, :3] = truth[:, -3:] = truth[:, :, :3] = truth[:, :, -3:] = 0
+    scaled = unit_scaled(truth)
+    ranged, own = (evaluate(truth, scaled * 170, prediction_top=255.0)[n] for n in (0, 2))
+    assert (ranged.scaling, own.scaling) == ("range", "p99.5")
+    assert own.mae == pytest.approx(0, abs=1e-3)
+    assert ranged.mae == pytest.approx(scaled.mean() / 3, rel=1e-6)

@@ -65,7 +65,8 @@ def test_the_shipped_models_are_small_enough():
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_model_beats_the_baselines_on_its_card(name):
     """On the skull-stripped glioma patients: the table on every measure, the forest on SSIM and brain MAE."""
-    rows = {(r["method"], r["region"]): r for r in find_card(name).content["metrics"] if r["dataset"] == "glioma_brats2018"}
+    metrics = [row for row in find_card(name).content["metrics"] if row["scaling"] == "range"]
+    rows = {(r["method"], r["region"]): r for r in metrics if r["dataset"] == "glioma_brats2018"}
     for region in ("volume", "mask"):
         ours, table, forest = (rows[method, region] for method in (name, "look-up table", "random forest"))
         assert ours["subjects"] >= 2
