@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from IMTCore.cards import NAME_PATTERN, ModelCard, read_card
 from IMTCore.catalogue import download, find_card, list_cards, remove, user_folder
@@ -74,11 +75,24 @@ def describe(card: ModelCard) -> list[str]:
     lines += [f"    data    {entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False)}" for entry in training["data"]]
     if training.get("held_out"):
         lines.append(f"    held out {', '.join(training['held_out'])}")
-    for metric in content["metrics"]:
-        lines.append(f"  measured  {json.dumps(metric, ensure_ascii=False)}")
+    lines += [f"    measured {line}" for line in describe_metrics(content["metrics"])]
     lines.append(f"  use       {content['intended_use']}")
     lines += [f"  limit     {limit}" for limit in content["limits"]]
     lines += [f"  cite      {citation}" for citation in content.get("citations", [])]
+    return lines
+
+
+def describe_metrics(metrics: list[Any]) -> list[str]:
+    """The card's scores as lines: those whose scaling is "range" if there are any, else all. JSON has the rest."""
+    rows = [row for row in metrics if isinstance(row, dict)]
+    chosen = [row for row in rows if row.get("scaling") == "range"] or rows
+    chosen.sort(key=lambda row: (str(row.get("dataset")), str(row.get("region")), str(row.get("method"))))
+    numbers = (("mae", "MAE", ".4f"), ("psnr", "PSNR", ".2f"), ("ssim", "SSIM", ".4f"))
+    lines = []
+    for row in chosen:
+        scores = [f"{label} {row[key]:{form}}" for key, label, form in numbers if isinstance(row.get(key), int | float)]
+        words = [str(row.get(key, "?")) for key in ("dataset", "region", "method")]
+        lines.append(f"{words[0]:<22} {words[1]:<7} {words[2]:<14} {', '.join(scores)} ({row.get('subjects', '?')} held-out subjects)")
     return lines
 
 
