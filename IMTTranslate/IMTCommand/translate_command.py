@@ -23,6 +23,7 @@ from IMTCore.progress import Progress, Say
 from IMTCore.provenance import input_sha256, is_mark, read_mark, sidecar_path
 from IMTCore.settings import TranslationSettings
 from IMTCore.volume_io import check_output_path
+from IMTCore.weights_file import read_weights_file
 
 from .progress import ProgressBar, listener
 
@@ -83,12 +84,13 @@ def translate_one(
     settings.check()
     check_paths(values.input, [values.output] + ([values.uncertainty] if values.uncertainty else []))
     progress("read", 0.0, values.input.name)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(2) as pool:
         reading = pool.submit(read_input, values.input, card)
+        weights = pool.submit(read_weights_file, card)
         progress("load", 0.0, f"model {card.name}")
         from IMTCore.translation import Translator, translate_file
 
-        translator = Translator(card, settings, say)
+        translator = Translator(card, settings, say, weights.result())
         source = reading.result()
     return translate_file(translator, source, values.output, values.uncertainty, progress)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .cpu_network import CpuGenerator
 from .devices import is_out_of_memory, precision_name
 from .errors import Cancelled, ImtError
 from .networks import UNetGenerator, dropout_masks
@@ -22,14 +23,14 @@ class SliceRunner:
     """Runs one network; remembers what full memory has taught it.
 
     Attributes:
-        network: the generator, float32, in evaluation mode.
+        network: the generator, float32; the runner takes it over, and rearranges it for a CPU.
         device, dtype: where and in which number type it runs.
         batch: slices at once; halved when the device's memory is full.
         seed: of the noise z.
         say: told of every change forced by memory.
     """
 
-    network: UNetGenerator
+    network: UNetGenerator | CpuGenerator
     device: torch.device
     dtype: torch.dtype
     batch: int
@@ -40,10 +41,13 @@ class SliceRunner:
         self._place()
 
     def _place(self) -> None:
-        self.network = self.network.to(device=self.device, dtype=torch.float32).eval()
+        if self.device.type == "cpu" and type(self.network) is UNetGenerator:
+            self.network = CpuGenerator(self.network.cpu(), self.dtype)
+        else:
+            self.network = self.network.to(device=self.device, dtype=torch.float32)
+        self.network.eval()
         if self.device.type == "cuda":  # fp32 is to mean fp32: by default cuDNN rounds to TF32's 10 bits
             torch.backends.cudnn.allow_tf32 = self.dtype != torch.float32
-        # Parameters of normalisation stay in float32 under autocast; convolutions run in `dtype`.
 
     def run(
         self,
@@ -116,7 +120,7 @@ class SliceRunner:
         return [mask.to(self.device) for mask in masks]
 
     def _autocast(self, function: Callable[..., Tensor], *arguments: object) -> Tensor:
-        half = self.dtype != torch.float32
+        half = self.dtype != torch.float32 and not isinstance(self.network, CpuGenerator)
         with torch.autocast(self.device.type, self.dtype if half else torch.bfloat16, enabled=half):
             return function(*arguments)
 

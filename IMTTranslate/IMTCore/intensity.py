@@ -44,7 +44,10 @@ class Normalisation:
 
     def apply(self, array: np.ndarray) -> np.ndarray:
         """Intensities → normalised float32, of the same shape; not clipped, so that `invert` undoes it."""
-        return ((array.astype(np.float64) - self.low) / (self.high - self.low)).astype(np.float32)
+        result = array.astype(np.float32)
+        result -= np.float32(self.low)
+        result *= np.float32(1 / (self.high - self.low))
+        return result
 
     def invert(self, array: np.ndarray) -> np.ndarray:
         """Normalised values → intensities, float64, of the same shape."""

@@ -67,7 +67,8 @@ def prepare(volume: Volume, spec: SlicingSpec, stride: int, percentile: float = 
     array = axes.apply(volume.array)
     normalisation = normalisation_of(array, percentile)
     foreground = foreground_mask(array, normalisation.background)
-    normalised = np.where(foreground, np.clip(normalisation.apply(array), 0, 1), 0).astype(np.float32)
+    normalised = np.clip(normalisation.apply(array), 0, 1)
+    normalised[~foreground] = 0
     grid = slice_grid(spec, normalised > AIR_SHARE, spacing[1:], stride)
     top, bottom, left, right = grid.box
     filled = (normalised[:, top:bottom, left:right] > 0).any(axis=(1, 2))

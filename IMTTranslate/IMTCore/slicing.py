@@ -83,8 +83,11 @@ class SliceGrid:
     def to_network(self, slices: np.ndarray) -> np.ndarray:
         """Anatomical slices [n, j, i] of normalised intensities → network images [n, rows, columns], tanh's range."""
         top, bottom, left, right = self.box
-        images = self.to_rows @ slices[:, top:bottom, left:right].astype(np.float32) @ self.to_columns.T
-        return np.where(self.inside, images * 2 - 1, np.float32(NETWORK_BACKGROUND)).astype(np.float32)
+        images = self.to_rows @ slices[:, top:bottom, left:right].astype(np.float32, copy=False) @ self.to_columns.T
+        images *= 2
+        images -= 1
+        images[:, ~self.inside] = NETWORK_BACKGROUND
+        return images
 
     def from_network(self, images: np.ndarray, plane_shape: tuple[int, int], outside: float = 0.0) -> np.ndarray:
         """Images [n, rows, columns] on the network's grid → slices [n, *plane_shape]; `outside` beyond the box."""

@@ -29,12 +29,15 @@ class Translator:
         card: the model's card.
         settings: how to translate.
         say: told of what changes on the way (memory).
+        weights: what `read_weights_file` gave for the card, if it was called before.
 
     Raises:
         BadModel: if the package is not sound. BadInput: for settings or devices that are not possible.
     """
 
-    def __init__(self, card: ModelCard, settings: TranslationSettings | None = None, say: Say = quiet) -> None:
+    def __init__(
+        self, card: ModelCard, settings: TranslationSettings | None = None, say: Say = quiet, weights: bytes | None = None
+    ) -> None:
         settings = settings or TranslationSettings()
         settings.check()
         self.card, self.settings = card, settings
@@ -47,7 +50,7 @@ class Translator:
                 raise BadInput(f"Model {card.name} has no dropout, so it gives no uncertainty. Leave the uncertainty out.")
         start = time.perf_counter()
         batch = settings.batch or DEFAULT_BATCH[device.type]
-        self.runner = SliceRunner(load_network(card), device, dtype, batch, settings.seed, say)
+        self.runner = SliceRunner(load_network(card, weights, as_stored=True), device, dtype, batch, settings.seed, say)
         self.load_seconds = time.perf_counter() - start
 
     def translate(
@@ -80,9 +83,11 @@ class Translator:
         )
         computed_at = time.perf_counter()
         low, high = card.output_range
-        unit = np.clip((images + 1) / 2, 0, 1)  # tanh's range → [0, 1]
-        # Rounding in the way back may pass the range's end by a bit.
-        translation = prepared.restore(slices, unit * (high - low) + low).clip(low, high)
+        images += 1  # tanh's range → the card's output range
+        images *= (high - low) / 2
+        images += low
+        translation = prepared.restore(slices, images)
+        np.clip(translation, low, high, out=translation)  # rounding in the way back may pass the range's end by a bit
         uncertainty = None
         if deviation is not None:
             array = prepared.restore(slices, deviation / 2 * (high - low))

@@ -33,11 +33,12 @@ SHAPE = (155, 240, 240)
 
 # The measured child: the command, then its peak memory.
 CHILD = """
-import resource, sys
+import os, resource, sys
 from IMTCommand.__main__ import main
 code = main(sys.argv[1:])
 print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-sys.exit(code)
+sys.stdout.flush()
+os._exit(code)
 """
 
 
@@ -97,7 +98,7 @@ def plain_loop(volume: Volume, device: str) -> float:
 def command(arguments: list[str]) -> tuple[float, float, dict[str, float]]:
     """Wall seconds, peak memory in GB, and seconds by stage of one `imt` command in its own process."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", CHILD, *arguments], check=True, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", CHILD, *arguments], check=True, stdout=subprocess.PIPE, text=True)
     seconds = time.perf_counter() - start
     peak = float(done.stdout.split("PEAK")[1]) * (1 if sys.platform == "darwin" else 1024) / 1e9
     message = next(json.loads(line)["message"] for line in done.stdout.splitlines() if '"done"' in line)

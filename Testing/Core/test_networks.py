@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from IMTCore.cpu_network import CpuGenerator
 from IMTCore.networks import (
     PatchDiscriminator,
     SliceNorm,
@@ -321,3 +322,20 @@ def test_these_masks_are_drawn_alike_on_every_machine_and_version():
     first, second, third = dropout_masks(network, 32, 32, 20, 3, [11])
     assert (first[0, :8, 0, 0] > 0).int().tolist() == [0, 0, 1, 0, 0, 1, 0, 1]
     assert [int((m > 0).sum()) for m in (first, second, third)] == [60, 123, 272]
+
+
+@pytest.mark.parametrize("layout", ["torch", "lua"])
+def test_the_cpu_arrangement_gives_the_generators_numbers(layout):
+    torch.manual_seed(0)
+    network = UNetGenerator(3, 2, filters=8, depth=5, dropout_blocks=2, layout=layout).eval()
+    initialise(network)
+    image = torch.rand(3, 3, 64, 96) * 2 - 1
+    masks = dropout_masks(network, 64, 96, 7, 0, [4, 5, 6])
+    with torch.inference_mode():
+        plain, noisy = network(image), network(image, masks)
+        fast = CpuGenerator(network, torch.float32).eval()
+        assert (fast(image) - plain).abs().max() < 1e-5
+        assert (fast(image, masks) - noisy).abs().max() < 1e-5
+        features = fast.encode(image)
+        again = fast.decode(features), fast.decode(features)
+        assert torch.equal(*again)  # samples of the noise share the features
