@@ -19,16 +19,17 @@ from pathlib import Path
 import numpy as np
 
 from baselines import LookUpTable, RandomForest
-from training_data import MIN_FOREGROUND_PIXELS, MIN_TARGET_COVER, expand, find_subject
+from training_data import MIN_FOREGROUND_PIXELS, expand, find_subject
 
 from IMTCore.catalogue import find_card
-from IMTCore.intensity import background_value, foreground_mask
+from IMTCore.intensity import AIR_SHARE, background_value, foreground_mask
 from IMTCore.metrics import evaluate, unit_scaled
 from IMTCore.orientation import anatomical_axes
 from IMTCore.settings import TranslationSettings
 from IMTCore.translation import Translator
 from IMTCore.volume_io import read_volume
 
+MIN_TARGET_COVER = 0.9
 COLUMNS = ("subject", "method", "scaling", "region", "mae", "psnr", "ssim", "mi")
 
 
@@ -39,11 +40,12 @@ def axial(path: Path) -> np.ndarray:
 
 
 def target_slices(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """[k] True where the target was acquired: slices on which it covers nearly all of the source's foreground.
+    """[k] True where the target was acquired: slices on which it covers nearly all of the source's head.
 
     Slices without any foreground count too (they are part of the volume).
     """
-    given, wanted = (foreground_mask(a, background_value(a)) for a in (source, target))
+    given = unit_scaled(source) > AIR_SHARE
+    wanted = foreground_mask(target, background_value(target))
     covered = given.sum(axis=(1, 2))
     return (covered < MIN_FOREGROUND_PIXELS) | ((given & wanted).sum(axis=(1, 2)) >= MIN_TARGET_COVER * covered)
 

@@ -32,6 +32,8 @@ from training_data import Pair, load_pairs
 from IMTCore.networks import PatchDiscriminator, UNetGenerator, initialise
 from IMTCore.slicing import SlicingSpec
 
+# In tanh's range: below, a target pixel is background, and a source pixel air.
+BACKGROUND, AIR = -0.99, -0.9
 # Augmentations that also turn, scale and shift, by how much they change the source's intensities.
 INTENSITY_STRENGTH = {"mild": 0.3, "strong": 1.0}
 
@@ -89,6 +91,15 @@ def local_ssim(a: Tensor, b: Tensor, window: int = 7) -> Tensor:
     var_b = F.avg_pool2d(b * b, window, 1) - mean_b**2
     cov = F.avg_pool2d(a * b, window, 1) - mean_a * mean_b
     return (2 * mean_a * mean_b + c1) * (2 * cov + c2) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
+
+
+def was_acquired(source: Tensor, target: Tensor) -> Tensor:
+    """1 where the target may be learned, 0 where it is background amid the source's head, (n, targets, h, w).
+
+    There the field of view was cut off, or the two brain masks differ: learned, it would cut heads.
+    """
+    head = source[:, source.shape[1] // 2, None] > AIR
+    return 1.0 - (head & (target < BACKGROUND)).float()
 
 
 class Sampler:
@@ -155,7 +166,8 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             fake = self.generator(source)
         fake = fake.float()
-        # A missing target counts as translated perfectly: it teaches neither network anything.
+        counts = counts * was_acquired(source, target)
+        # A missing target counts as translated perfectly: it teaches the generator nothing.
         fake_seen = fake * counts + target * (1 - counts)
         if config.adversarial > 0:
             real_logits = self._judge(source, target)

@@ -10,13 +10,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "IMTTranslate"))
 
-from IMTCore.intensity import foreground_mask, normalisation_of  # noqa: E402
+from IMTCore.intensity import AIR_SHARE, foreground_mask, normalisation_of  # noqa: E402
 from IMTCore.preparation import PreparedVolume, prepare  # noqa: E402
 from IMTCore.slicing import SlicingSpec  # noqa: E402
 from IMTCore.volume_io import read_volume  # noqa: E402
 
-# A slice whose target covers less of the head than this was cut off by the field of view.
-MIN_TARGET_COVER = 0.9
+# A slice whose target covers less of the head than this was cut off by the field of view. Training also leaves out the
+# single pixels that were not acquired.
+MIN_TARGET_COVER = 0.5
 MIN_FOREGROUND_PIXELS = 200
 
 
@@ -60,18 +61,20 @@ def load_pair(root: Path, name: str, source: str, targets: list[str], spec: Slic
     target_paths = {t: p for t in targets if (p := find_subject(root, name, t)) is not None}
     if source_path is None or not target_paths:
         return None
-    prepared = prepare(read_volume(source_path), spec, stride)
+    volume = read_volume(source_path)
+    prepared = prepare(volume, spec, stride)
     images: dict[str, np.ndarray] = {}
     usable: dict[str, np.ndarray] = {}
-    covered = np.array([(s & prepared.filled[k]).sum() for k, s in enumerate(prepared.foreground)])
+    head = prepared.normalisation.apply(prepared.axes.apply(volume.array)) > AIR_SHARE  # noise in the air is no head
+    head &= prepared.foreground
+    covered = head.sum(axis=(1, 2))
     for modality, path in target_paths.items():
-        volume = read_volume(path)
-        array = prepared.axes.apply(volume.array)
+        array = prepared.axes.apply(read_volume(path).array)
         normalisation = normalisation_of(array)
         foreground = foreground_mask(array, normalisation.background)
         normalised = np.where(foreground, np.clip(normalisation.apply(array), 0, 1), 0)
         images[modality] = prepared.grid.to_network(normalised).astype(np.float16)
-        cover = (foreground & prepared.foreground).sum(axis=(1, 2)) / np.maximum(covered, 1)
+        cover = (foreground & head).sum(axis=(1, 2)) / np.maximum(covered, 1)
         usable[modality] = prepared.filled & (covered >= MIN_FOREGROUND_PIXELS) & (cover >= MIN_TARGET_COVER)
     return Pair(name, prepared, images, usable)
 
