@@ -13,3 +13,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask", type=Path, metavar="M", help="where to compare (default: the truth's foreground)")
     parser.add_argument("--plane", choices=["axial", "coronal", "sagittal"], default="axial", help="slices for SSIM (default axial)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--error-map", type=Path, metavar="OUT", help="also write |prediction - truth| in percent of the intensity range")
+    parser.add_argument("--report", type=Path, metavar="JSON", help="also write the JSON report to a file")

@@ -5,17 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from contextlib import ExitStack
 from pathlib import Path
 
 from IMTCore.errors import BadInput
-from IMTCore.metrics import CONVENTIONS, evaluate
+from IMTCore.files import whole_file
+from IMTCore.metrics import CONVENTIONS, error_map, evaluate
 from IMTCore.orientation import anatomical_axes
 from IMTCore.provenance import read_mark, sidecar_path
-from IMTCore.volume_io import read_volume
+from IMTCore.volume_io import check_output_path, read_volume, save_volume
 
 
 def run(values: argparse.Namespace) -> int:
     """Score and print."""
+    inputs = [path for path in (values.truth, values.prediction, values.mask) if path is not None]
+    for output in (values.error_map, values.report):
+        if output is not None and output.resolve() in [path.resolve() for path in inputs]:
+            raise BadInput(f"The output {output} is one of the inputs: choose another output name.")
+    if values.error_map:
+        check_output_path(values.error_map)
     truth, prediction = read_volume(values.truth), read_volume(values.prediction)
     mask = read_volume(values.mask) if values.mask else None
     for path, volume in ((values.prediction, prediction), (values.mask, mask)):
@@ -26,18 +34,27 @@ def run(values: argparse.Namespace) -> int:
             )
     axes = anatomical_axes(truth.geometry, values.plane)
     region = None if mask is None else axes.apply(mask.array) > 0
-    scores = evaluate(axes.apply(truth.array), axes.apply(prediction.array), region, output_top(values.prediction))
+    top = output_top(values.prediction)
+    scores = evaluate(axes.apply(truth.array), axes.apply(prediction.array), region, top)
     rows = [{key: finite(value) for key, value in score.record().items()} for score in scores]
+    report = {
+        "truth": str(values.truth),
+        "prediction": str(values.prediction),
+        "mask": str(values.mask) if values.mask else None,
+        "plane": values.plane,
+        **{key: rows[0][key] for key in ("scaling", "region", "mae", "psnr", "ssim", "mi")},
+        "scores": rows,
+        "conventions": CONVENTIONS,
+    }
+    with ExitStack() as stack:  # both files or none
+        if values.error_map:
+            difference = error_map(truth.array, prediction.array, top)
+            temporary = stack.enter_context(whole_file(values.error_map))
+            save_volume(temporary, truth.with_array(difference), f"|prediction - truth|, percent; {values.prediction.name}"[:79])
+        if values.report:
+            temporary = stack.enter_context(whole_file(values.report))
+            temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     if values.json:
-        report = {
-            "truth": str(values.truth),
-            "prediction": str(values.prediction),
-            "mask": str(values.mask) if values.mask else None,
-            "plane": values.plane,
-            **{key: rows[0][key] for key in ("scaling", "region", "mae", "psnr", "ssim", "mi")},
-            "scores": rows,
-            "conventions": CONVENTIONS,
-        }
         print(json.dumps(report, indent=2))
         return 0
     print(f"{'scaling':<8} {'region':<8} {'MAE':>10} {'PSNR dB':>9} {'SSIM':>8} {'MI nats':>9}")

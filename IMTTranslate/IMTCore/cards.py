@@ -47,7 +47,8 @@ _TOP: dict[str, tuple[tuple[type, ...], bool]] = {
     "limits": ((list,), True),
     "citations": ((list,), False),
 }
-_NETWORK = {"kind": ((str,), True), "arguments": ((dict,), True)}
+# `channel`: which output of a network of several targets is this model's; such models share their weights file.
+_NETWORK = {"kind": ((str,), True), "arguments": ((dict,), True), "channel": ((int,), False)}
 _ARGUMENTS: dict[str, tuple[tuple[type, ...], bool]] = {
     "in_channels": ((int,), True),
     "out_channels": ((int,), True),
@@ -151,7 +152,7 @@ class ModelCard:
         return self.path.parent / self.content["weights"]["file"]
 
     def build_network(self) -> UNetGenerator:
-        """A generator of the card's architecture, weights not loaded."""
+        """A generator of the card's architecture with all its outputs, weights not loaded."""
         from .networks import UNetGenerator  # torch: cards alone are read without it, in Slicer's own process
 
         return UNetGenerator(**self.content["network"]["arguments"])
@@ -270,8 +271,11 @@ def check_card(content: Any, path: Path) -> None:
     if slicing["mode"] == "paper" and any(n % stride for n in slicing.get("size", [256, 256])):
         raise fail(f"slicing.size must be multiples of the network's stride, {stride}")
     channels = len(slicing.get("neighbours_mm", [0.0])) + 2 * len(modalities)
-    if arguments["in_channels"] != channels or arguments["out_channels"] != 1:
+    channel = content["network"].get("channel")
+    if arguments["in_channels"] != channels or (arguments["out_channels"] != 1 and channel is None):
         raise fail(f"the network must take {channels} channels (slices and modality codes) and give one")
+    if channel is not None and not 0 <= channel < arguments["out_channels"]:
+        raise fail("network.channel must be one of the network's output channels, from 0")
     numbers([content["percentile"]], 1, "percentile", 50, 100)
     numbers(content["output_range"], 2, "output_range", -1e6, 1e6)
     if content["output_range"][0] != 0 or content["output_range"][1] <= 0:

@@ -42,12 +42,16 @@ def user_folder() -> Path:
     return base / "IMT" / "models"
 
 
-def list_cards() -> tuple[list[ModelCard], list[str]]:
-    """All cards, the user's first (a user's model hides a shipped one of the same name), and what could not be read."""
+def list_cards(first: Path | None = None) -> tuple[list[ModelCard], list[str]]:
+    """All cards, the user's first (a user's model hides a shipped one of the same name), and what could not be read.
+
+    Args:
+        first: a folder whose models come before, and hide, all others.
+    """
     cards: dict[str, ModelCard] = {}
     problems: list[str] = []
-    for folder in (user_folder(), shipped_folder()):
-        if not folder.is_dir():
+    for folder in (first, user_folder(), shipped_folder()):
+        if folder is None or not folder.is_dir():
             continue
         for path in _card_files(folder):
             try:

@@ -8,7 +8,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .networks import UNetGenerator
+from .networks import NORM_EPSILON, SliceNorm, UNetGenerator
+
+# Images at least this wide go through convolutions channels last, in which oneDNN needs not rearrange them; in narrower
+# ones the weights are what is large, and they are quicker in the plain layout.
+MIN_CHANNELS_LAST_WIDTH = 32
+
+
+def layout_of(width: int) -> torch.memory_format:
+    """The memory format in which images of this width are convolved."""
+    return torch.channels_last if width >= MIN_CHANNELS_LAST_WIDTH else torch.contiguous_format
+
+
+def in_layout(x: Tensor) -> Tensor:
+    """`x` (n, c, h, w) in the memory format of its width; strides say so even for a single channel."""
+    layout = layout_of(x.shape[-1])
+    if x.shape[1] > 1:
+        return x.contiguous(memory_format=layout)
+    return torch.empty(x.shape, dtype=x.dtype, memory_format=layout).copy_(x)
+
+
+def normalise(norm: nn.Module, x: Tensor) -> Tensor:
+    """`norm(x)`, in the memory format of `x`, which it may overwrite."""
+    if not isinstance(norm, SliceNorm) or x.is_contiguous():
+        return norm(x)
+    for n in range(len(x)):  # a batch of one: batch normalisation is then the slice's own, and knows channels last
+        image = x[n : n + 1]
+        image.copy_(torch.native_batch_norm(image, norm.weight, norm.bias, None, None, True, 0.0, NORM_EPSILON)[0])
+    return x
 
 
 def subpixel_kernel(weight: Tensor) -> Tensor:
@@ -24,21 +51,30 @@ def subpixel_kernel(weight: Tensor) -> Tensor:
         (4 · out, in, 2, 2); phase-major: a, then b, then output channel.
     """
     inputs, outputs = weight.shape[:2]
-    taps = ((3, 1), (2, 0))  # phase 0 sees the pixel before and the pixel itself, phase 1 the pixel and the next
-    phases = [weight[:, :, taps[a]][:, :, :, taps[b]] for a in (0, 1) for b in (0, 1)]
-    return torch.stack(phases).permute(0, 2, 1, 3, 4).reshape(4 * outputs, inputs, 2, 2).contiguous()
+    # Phase 0 sees the pixel before through tap 3 and the pixel itself through tap 1; phase 1 the pixel (2) and the next (0).
+    taps = weight.flip(2, 3).view(inputs, outputs, 2, 2, 2, 2)
+    return taps.permute(3, 5, 1, 0, 2, 4).reshape(4 * outputs, inputs, 2, 2)
 
 
 def subpixel_deconvolution(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """The deconvolution of `subpixel_kernel`: (n, in, h, w) → (n, out, 2h, 2w)."""
+    """The deconvolution of `subpixel_kernel`: (n, in, h, w) → (n, out, 2h, 2w), channels last if `x` is."""
     n, _, height, width = x.shape
     outputs = kernel.shape[0] // 4
-    phases = F.conv2d(x, kernel, None, 1, 1).view(n, 2, 2, outputs, height + 1, width + 1)
-    result = x.new_empty(n, outputs, height, 2, width, 2)
-    for a in (0, 1):
-        for b in (0, 1):
-            result[:, :, :, a, :, b] = phases[:, a, b, :, a : a + height, b : b + width]
-    result = result.view(n, outputs, 2 * height, 2 * width)
+    phases = F.conv2d(x, kernel, None, 1, 1)
+    if layout_of(width) == torch.channels_last:
+        phases = phases.permute(0, 2, 3, 1).reshape(n, height + 1, width + 1, 2, 2, outputs)
+        result = x.new_empty(n, height, 2, width, 2, outputs)
+        for a in (0, 1):
+            for b in (0, 1):
+                result[:, :, a, :, b] = phases[:, a : a + height, b : b + width, a, b]
+        result = result.view(n, 2 * height, 2 * width, outputs).permute(0, 3, 1, 2)
+    else:
+        phases = phases.view(n, 2, 2, outputs, height + 1, width + 1)
+        result = x.new_empty(n, outputs, height, 2, width, 2)
+        for a in (0, 1):
+            for b in (0, 1):
+                result[:, :, :, a, :, b] = phases[:, a, b, :, a : a + height, b : b + width]
+        result = result.view(n, outputs, 2 * height, 2 * width)
     return result if bias is None else result.add_(bias[None, :, None, None])
 
 
@@ -73,7 +109,7 @@ class CpuGenerator(nn.Module):
         x = x.to(self.dtype)
         for n, (conv, norm) in enumerate(zip(self.encoder, self.encoder_norms, strict=True)):
             # In place, though the skip is meant to be without activation: the decoder's ReLU gives the same for both.
-            x = norm(conv(x if n == 0 else F.leaky_relu_(x, 0.2)))
+            x = normalise(norm, conv(in_layout(x if n == 0 else F.leaky_relu_(x, 0.2))))
             features.append(x)
         return features
 
@@ -82,8 +118,8 @@ class CpuGenerator(nn.Module):
         x = F.relu(features[-1])
         for n, (kernel, bias, norm) in enumerate(zip(self.kernels, self.biases, self.decoder_norms, strict=True)):
             if n > 0:
-                x = torch.cat([features[-1 - n], x], dim=1).relu_()
-            x = norm(subpixel_deconvolution(x, kernel, bias))
+                x = torch.cat([features[-1 - n], in_layout(x)], dim=1).relu_()
+            x = normalise(norm, subpixel_deconvolution(in_layout(x), kernel, bias))
             if masks is not None and n < self.dropout_blocks:
                 x = x * masks[n].to(x.dtype)
         return torch.tanh(x.float())

@@ -96,6 +96,20 @@ def unit_scaled(image: np.ndarray, percentile: float = PERCENTILE) -> np.ndarray
     return np.clip((image.astype(np.float64) - floor) / top, 0, 1)
 
 
+def scaled_prediction(prediction: np.ndarray, top: float | None) -> np.ndarray:
+    """`prediction` in 0–1: divided by the `top` of its output range where that is known, else as `unit_scaled`."""
+    return unit_scaled(prediction) if top is None else np.clip(prediction / float(top), 0, 1)
+
+
+def error_map(truth: np.ndarray, prediction: np.ndarray, prediction_top: float | None = None) -> np.ndarray:
+    """|prediction − truth| in percent of the truth's range (its 99.5th foreground percentile), float32, 0 to 100.
+
+    Scaled as in the first convention that `evaluate` gives. Arguments and errors as there.
+    """
+    difference = np.abs(scaled_prediction(prediction, prediction_top) - unit_scaled(truth))
+    return (100 * difference).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of one prediction under one convention.
@@ -170,7 +184,7 @@ def evaluate(
         "none": (truth, prediction, float(truth.max()) - float(truth.min())),
     }
     if prediction_top is not None:
-        scalings = {"range": (scaled_truth, np.clip(prediction / float(prediction_top), 0, 1), 1.0)} | scalings
+        scalings = {"range": (scaled_truth, scaled_prediction(prediction, prediction_top), 1.0)} | scalings
     for scaling, (x, y, data_range) in scalings.items():
         for name, where in (("volume", None), ("mask", region)):
             scores.append(

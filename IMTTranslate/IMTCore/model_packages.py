@@ -42,6 +42,9 @@ def load_network(card: ModelCard, content: bytes | None = None, as_stored: bool 
     with torch.device("meta"):  # no time for initial weights that are replaced at once
         network = card.build_network()
     network.load_state_dict(tensors, assign=True)
+    channel = card.content["network"].get("channel")
+    if channel is not None:
+        network.keep_output(channel)
     return (network if as_stored else network.float()).eval()
 
 
@@ -98,13 +101,16 @@ def _check_keys(header: dict[str, Any], expected: dict[str, list[int]], fail: An
             raise fail(f"{key} has the type {entry.get('dtype')!r}, and only {', '.join(ALLOWED_DTYPES)} are accepted")
 
 
-def save_package(folder: Path, card: dict[str, Any], network: UNetGenerator, dtype: torch.dtype = torch.float16) -> ModelCard:
+def save_package(
+    folder: Path, card: dict[str, Any], network: UNetGenerator, dtype: torch.dtype = torch.float16, stem: str = ""
+) -> ModelCard:
     """Write a package: the weights in `dtype`, and the card with their file, size and hash filled in.
 
     Args:
         folder: where to put `<name>.safetensors` and `<name>.json`.
         card: the card's content; `weights` needs only the licence (and a URL, if there is one).
         network: the trained generator.
+        stem: the weights' file name, if it is not the card's (models that share their weights).
 
     Raises:
         BadModel: if the card is not valid (nothing is written) or a weight does not fit `dtype`.
@@ -117,7 +123,7 @@ def save_package(folder: Path, card: dict[str, Any], network: UNetGenerator, dty
             raise BadModel(f"{key} has values that are not finite in {dtype}: the package was not written.")
     content = save(tensors, metadata={"format": "pt"})
     name = card["name"]
-    weights = {"file": f"{name}.safetensors", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    weights = {"file": f"{stem or name}.safetensors", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     card = {**card, "weights": {**weights, **{k: v for k, v in card["weights"].items() if k not in weights}}}
     card_path = Path(folder) / f"{name}.json"
     check_card(card, card_path)

@@ -131,6 +131,14 @@ class UNetGenerator(nn.Module):
                     x = F.dropout(x, self.dropout, True)
         return torch.tanh(x)
 
+    def keep_output(self, channel: int) -> None:
+        """Keep one of the outputs and drop the others; it changes no number of the one that stays."""
+        last = self.decoder[-1]
+        kept = nn.ConvTranspose2d(last.in_channels, 1, 4, 2, 1, device="meta")
+        kept.weight = nn.Parameter(last.weight.detach()[:, channel : channel + 1].clone())
+        kept.bias = nn.Parameter(last.bias.detach()[channel : channel + 1].clone())
+        self.decoder[-1] = kept
+
     def dropout_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """The (channels, h, w) of each dropout block's mask for an image of `height` × `width`."""
         shapes = []

@@ -1,6 +1,7 @@
 """Make a model package from a training run: one target's share of the weights, and its card.
 
-A run with several targets is split by output channel, which changes no number.
+A run with several targets is split by output channel, which changes no number; with `--weights` the targets' cards share
+one weights file instead.
 
 Example:
     python Resources/Training/export_model.py --run runs/T1-T2-FLAIR --target T2 --card cards/T1-T2.json \
@@ -36,15 +37,10 @@ def load_run(run: Path) -> tuple[Config, dict, dict]:
     return Config(**values), record, torch.load(run / "checkpoint.pt", weights_only=True)
 
 
-def one_target(config: Config, state: dict, target: str) -> UNetGenerator:
-    """The generator for one of the run's targets; the moving average of the weights if the run kept one."""
-    weights = dict(state["average" if config.ema > 0 else "generator"])
-    channel = config.targets.index(target)
-    last = config.depth - 1
-    weights[f"decoder.{last}.weight"] = weights[f"decoder.{last}.weight"][:, channel : channel + 1].clone()
-    weights[f"decoder.{last}.bias"] = weights[f"decoder.{last}.bias"][channel : channel + 1].clone()
-    network = UNetGenerator(len(config.neighbours_mm), 1, config.filters, config.depth, dropout_blocks=config.dropout_blocks)
-    network.load_state_dict(weights)
+def trained_network(config: Config, state: dict) -> UNetGenerator:
+    """The run's generator with all its targets; the moving average of the weights if the run kept one."""
+    network = config.generator()
+    network.load_state_dict(state["average" if config.ema > 0 else "generator"])
     return network.eval()
 
 
@@ -75,10 +71,14 @@ def main() -> None:
     parser.add_argument("--card", required=True, type=Path, help="JSON with what a person writes: title, data terms, limits …")
     parser.add_argument("--scores", nargs="*", default=[], type=Path, help="summary.json files of evaluate_translator.py")
     parser.add_argument("--folder", required=True, type=Path)
+    parser.add_argument("--weights", default="", help="name of a weights file that the cards of all the run's targets share")
     values = parser.parse_args()
     config, record, state = load_run(values.run)
     written = json.loads(values.card.read_text(encoding="utf-8"))
-    network = one_target(config, state, values.target)
+    network = trained_network(config, state)
+    channel = config.targets.index(values.target)
+    if not values.weights:
+        network.keep_output(channel)
     neighbours = list(config.neighbours_mm)
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in values.scores]
     training = written.pop("training")
@@ -91,11 +91,12 @@ def main() -> None:
             "kind": "unet",
             "arguments": {
                 "in_channels": len(neighbours),
-                "out_channels": 1,
+                "out_channels": len(config.targets) if values.weights else 1,
                 "filters": config.filters,
                 "depth": config.depth,
                 "dropout_blocks": config.dropout_blocks,
             },
+            **({"channel": channel} if values.weights else {}),
         },
         "slicing": {
             "plane": config.plane,
@@ -116,7 +117,7 @@ def main() -> None:
         },
         "metrics": [row for report in reports for row in report["summary"]],
     }
-    exported = save_package(values.folder, card, network)
+    exported = save_package(values.folder, card, network, stem=values.weights)
     print(f"{exported.path}: {exported.content['weights']['bytes'] / 1e6:.1f} MB, {exported.sha256}")
 
 
