@@ -1,29 +1,29 @@
-"""IMTTranslate: translate an MRI volume of the scene into another modality.
+"""IMTTranslate: translate an MRI volume of the scene into other modalities.
 
 Thin: the work is done by the `imt` command in a child process of Slicer's Python, so Slicer never freezes and never
-imports torch itself.
+imports torch itself. What the panel is made of lies in `IMTTranslatePanel`, what modules share in `IMTSlicerLib`.
 """
 
-import json
-import os
-import shutil
-import subprocess
+import pathlib
 import sys
-import tempfile
-from pathlib import Path
+from typing import Annotated
 
 import slicer
+import vtk
+from slicer import vtkMRMLLabelMapVolumeNode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.i18n import translate
+from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
 from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModule,
     ScriptedLoadableModuleLogic,
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
+from slicer.util import VTKObservationMixin
 
-POLL_SECONDS = 0.05
-CANCEL_SECONDS = 1.0
+# What is dropped at a reload, so that changed code is read again.
+PACKAGES = ("IMTTranslatePanel", "IMTSlicerLib", "IMTCore")
 
 
 class IMTTranslate(ScriptedLoadableModule):
@@ -36,215 +36,232 @@ class IMTTranslate(ScriptedLoadableModule):
         self.parent.dependencies = []
         self.parent.contributors = ["IMT developers"]
         self.parent.helpText = _(
-            "Image modality translation: makes a missing MRI contrast (for example T2 or FLAIR) from an acquired one (T1). "
-            "The result is synthetic. For research, not for diagnosis."
+            "Image modality translation (IMT): makes missing contrasts of a brain MRI (T1, T2, FLAIR, PD) from an acquired one, "
+            "with an optional map of the model's uncertainty, and compares the result with a real image. "
+            "Results are synthetic. For research, not for diagnosis."
         )
         self.parent.acknowledgementText = _(
-            "Method: Q. Yang et al., MRI Cross-Modality Image-to-Image Translation, Scientific Reports 10 (2020). "
-            "T1 to T2 toolkit idea: A. K. Avula, Medical Image Translation Using Convolutional Neural Networks (2020)."
+            "Method: Q. Yang, N. Li, Z. Zhao, X. Fan, E. I-C. Chang, Y. Xu. MRI Cross-Modality Image-to-Image Translation. "
+            "Scientific Reports 10, 3753 (2020). Toolkit from any sequence to any other: A. K. Avula. Medical Image Translation "
+            "Using Convolutional Neural Networks (2020). The models name their data and citations."
         )
+        slicer.app.connect("startupCompleted()", registerSampleData)
 
 
-class IMTTranslateWidget(ScriptedLoadableModuleWidget):
-    """The panel: input volume, model, Apply and Cancel."""
+def registerSampleData():
+    """Offer the phantoms that come with IMT in the Sample Data module."""
+    from IMTTranslatePanel.sample_data import register
+
+    register(pathlib.Path(__file__).parent / "Resources")
+
+
+@parameterNodeWrapper
+class IMTTranslateParameterNode:
+    """What the panel remembers in the scene. One group of three for each row of modalities."""
+
+    inputVolume: vtkMRMLScalarVolumeNode
+    inputModality: Annotated[str, Choice(["T1", "T2", "FLAIR", "PD", "T1C"])] = "T1"
+    translateToT1: bool = True
+    modelT1: str = ""
+    outputT1: vtkMRMLScalarVolumeNode
+    translateToT2: bool = True
+    modelT2: str = ""
+    outputT2: vtkMRMLScalarVolumeNode
+    translateToFLAIR: bool = False
+    modelFLAIR: str = ""
+    outputFLAIR: vtkMRMLScalarVolumeNode
+    translateToPD: bool = False
+    modelPD: str = ""
+    outputPD: vtkMRMLScalarVolumeNode
+    translateToOther: bool = False
+    modelOther: str = ""
+    outputOther: vtkMRMLScalarVolumeNode
+    uncertainty: bool = False
+    samples: Annotated[int, WithinRange(2, 100)] = 8
+    device: Annotated[str, Choice(["auto", "cpu", "cuda", "mps"])] = "auto"
+    precision: Annotated[str, Choice(["auto", "fp32", "bf16", "fp16"])] = "auto"
+    batch: Annotated[int, WithinRange(0, 256)] = 0
+    seed: Annotated[int, WithinRange(0, 2147483647)] = 0
+    biasCorrection: bool = False
+    checkModality: bool = True
+    keepModelLoaded: bool = False
+    modelFolder: pathlib.Path = pathlib.Path()
+    comparedVolume: vtkMRMLScalarVolumeNode
+    realVolume: vtkMRMLScalarVolumeNode
+    regionVolume: vtkMRMLLabelMapVolumeNode
+
+
+class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.panel = None
+        self._parameterNode = None
+        self._parameterNodeGuiTag = None
 
     def setup(self):
         """Build the panel."""
-        import qt
+        from IMTTranslatePanel.controller import PanelController
 
         ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/IMTTranslate.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
         self.logic = IMTTranslateLogic()
-        form = qt.QFormLayout()
-        self.inputSelector = slicer.qMRMLNodeComboBox()
-        self.inputSelector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
-        self.inputSelector.addEnabled = False
-        self.inputSelector.removeEnabled = False
-        self.inputSelector.noneEnabled = True
-        self.inputSelector.toolTip = _("The acquired volume.")
-        self.inputSelector.setMRMLScene(slicer.mrmlScene)
-        form.addRow(_("Input volume:"), self.inputSelector)
-        self.modelSelector = qt.QComboBox()
-        self.modelSelector.toolTip = _("What to translate from and to.")
-        for card in self.logic.models():
-            self.modelSelector.addItem(f"{card.source} → {card.target} ({card.name})", card.name)
-        form.addRow(_("Model:"), self.modelSelector)
-        self.applyButton = qt.QPushButton(_("Translate"))
-        self.applyButton.toolTip = _("Make a new volume of the wanted modality on the input's grid.")
-        form.addRow(self.applyButton)
-        self.progressBar = qt.QProgressBar()
-        self.progressBar.maximum = 1000
-        self.progressBar.visible = False
-        form.addRow(self.progressBar)
-        self.statusLabel = qt.QLabel(_("For research, not for diagnosis."))
-        self.statusLabel.wordWrap = True
-        form.addRow(self.statusLabel)
-        self.layout.addLayout(form)
-        self.layout.addStretch(1)
-        self.running = False
-        self.cancelRequested = False
-        self.applyButton.connect("clicked(bool)", self.onApplyButton)
-        self.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._checkCanApply)
-        self._checkCanApply()
+        self.panel = PanelController(self.ui, self.logic)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.initializeParameterNode()
 
-    def _checkCanApply(self, *unused):
-        ready = self.inputSelector.currentNode() is not None and self.modelSelector.count > 0
-        self.applyButton.enabled = self.running or ready
+    def cleanup(self):
+        """The panel goes away: end what runs."""
+        if self.panel is not None:
+            self.panel.stop()
+        self.setParameterNode(None)
+        self.removeObservers()
 
-    def onApplyButton(self, *unused):
-        """Start a translation, or cancel the one that runs."""
-        if self.running:
-            self.cancelRequested = True
-            return
-        self.running, self.cancelRequested = True, False
-        self.applyButton.text = _("Cancel")
-        self.progressBar.value = 0
-        self.progressBar.visible = True
-        try:
-            self.logic.ensureDependencies(self.resourcePath("IMT-requirements.txt"))
-            node = self.logic.translate(
-                self.inputSelector.currentNode(),
-                self.modelSelector.currentData,
-                progressCallback=self._onProgress,
-                isCancelled=lambda: self.cancelRequested,
-            )
-            slicer.util.setSliceViewerLayers(background=node)
-            self.statusLabel.text = _("Made {name}. For research, not for diagnosis.").format(name=node.GetName())
-        except (RuntimeError, ValueError) as error:
-            self.statusLabel.text = str(error)
-        finally:
-            self.running = False
-            self.applyButton.text = _("Translate")
-            self.progressBar.visible = False
-            self._checkCanApply()
+    def enter(self):
+        """The user opens the module."""
+        self.initializeParameterNode()
 
-    def _onProgress(self, fraction, message):
-        self.progressBar.value = int(1000 * fraction)
-        self.statusLabel.text = message
+    def exit(self):
+        """The user leaves the module: a run goes on, the widgets are let go."""
+        self.setParameterNode(None)
+
+    def onReload(self):
+        """Read the code of IMT's packages again too."""
+        self.cleanup()
+        for name in list(sys.modules):
+            if name.split(".")[0] in PACKAGES:
+                del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def onSceneStartClose(self, caller, event):
+        """The scene goes: its runs end, and no result comes into the next scene."""
+        self.panel.cancel()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event):
+        """An empty scene."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        """Take the scene's parameter node, with the user's settings if it is new."""
+        self.setParameterNode(self.logic.getParameterNode())
+
+    def setParameterNode(self, parameterNode):
+        """Bind the widgets to a parameter node, or to none."""
+        if self._parameterNode is not None:
+            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
+        self._parameterNode = parameterNode
+        self.panel.setParameterNode(parameterNode)
+        if parameterNode is not None:
+            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
+            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
+            self._onParameterNodeModified()
+
+    def _onParameterNodeModified(self, caller=None, event=None):
+        self.panel.update()
 
 
 class IMTTranslateLogic(ScriptedLoadableModuleLogic):
-    """Translation without a panel.
+    """Translation and comparison without a panel; never opens a dialog.
 
-    >>> logic = IMTTranslateLogic()
-    >>> t2 = logic.translate(slicer.util.getNode("T1"), "T1-T2")
+    >>> logic = slicer.modules.imttranslate.widgetRepresentation().self().logic  # or IMTTranslateLogic()
+    >>> t2 = logic.translate(slicer.util.getNode("T1"), model="T1-T2")
+    >>> t2.GetName()
+    'T1 T2 (synthetic)'
     """
 
-    @staticmethod
-    def models():
-        """The cards of all models."""
-        from IMTCore.catalogue import list_cards
-
-        return list_cards()[0]
+    def getParameterNode(self):
+        """The scene's `IMTTranslateParameterNode`."""
+        return IMTTranslateParameterNode(super().getParameterNode())
 
     @staticmethod
-    def ensureDependencies(requirementsPath):
-        """Install what is missing, with the user's consent: torch through the PyTorch extension, the rest by pip."""
-        import importlib.util
+    def models(folder=None):
+        """The cards of all models; `folder` may hold the user's own.
 
-        from slicer import packaging
-
-        if importlib.util.find_spec("torch") is None:
-            try:
-                import PyTorchUtils
-            except ModuleNotFoundError as error:
-                raise RuntimeError(_("Install the PyTorch extension in the Extensions Manager, restart Slicer, and try again.")) from error
-            if PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True) is None:
-                raise RuntimeError(_("IMT needs PyTorch, which was not installed."))
-        packaging.pip_ensure(packaging.load_requirements(requirementsPath), requester="IMT")
-
-    def translate(self, inputNode, model, outputNode=None, progressCallback=None, isCancelled=None):
-        """Translate a volume node; blocks, but keeps Slicer alive.
-
-        :param inputNode: vtkMRMLScalarVolumeNode to translate.
-        :param model: a model's name, or a pair of modalities such as "T1-T2".
-        :param outputNode: scalar volume node to fill, or None for a new one.
-        :param progressCallback: called with (fraction, message).
-        :param isCancelled: called often; True stops the run.
-        :return: the output node, on the input's grid and under its parent transform.
-        :raises ValueError: bad input. RuntimeError: the run failed or was cancelled. The scene stays as it was.
+        >>> [card.name for card in logic.models()]
         """
-        if inputNode is None or not inputNode.IsA("vtkMRMLScalarVolumeNode") or inputNode.GetImageData() is None:
-            raise ValueError(_("Select an input volume that has an image."))
-        inputID, inputName, transformID = inputNode.GetID(), inputNode.GetName(), inputNode.GetTransformNodeID()
-        outputID = outputNode.GetID() if outputNode is not None else None
-        with tempfile.TemporaryDirectory(prefix="IMT-") as folder:
-            source, result = Path(folder) / "input.nrrd", Path(folder) / "output.nrrd"
-            if not slicer.util.exportNode(inputNode, str(source), properties={"useCompression": 0}):
-                raise RuntimeError(_("Cannot write the input volume to {folder}.").format(folder=folder))
-            arguments = ["translate", str(source), "--model", model, "--output", str(result), "--progress", "json"]
-            self._run(arguments, progressCallback or (lambda *_: None), isCancelled or (lambda: False))
-            if slicer.mrmlScene.GetNodeByID(inputID) is None:
-                raise RuntimeError(_("The input volume was removed during the run; its translation was dropped."))
-            record = json.loads(result.with_suffix(".json").read_text(encoding="utf-8"))
-            loaded = slicer.util.loadVolume(str(result), properties={"show": False})
-        if outputID is not None:
-            node = slicer.mrmlScene.GetNodeByID(outputID)
-            if node is None:
-                slicer.mrmlScene.RemoveNode(loaded)
-                raise RuntimeError(_("The output volume was removed during the run; the translation was dropped."))
-            node.CopyContent(loaded)
-            slicer.mrmlScene.RemoveNode(loaded)
-        else:
-            node = loaded
-            if node.GetStorageNode():  # it points into the temporary folder
-                slicer.mrmlScene.RemoveNode(node.GetStorageNode())
-            name = f"{inputName} {record['target_modality']} (synthetic)"
-            node.SetName(slicer.mrmlScene.GenerateUniqueName(name))
-        node.SetAndObserveTransformNodeID(transformID)
-        node.SetAttribute("IMT.Synthetic", "true")
-        node.SetAttribute("IMT.Mark", json.dumps(record))
-        return node
+        from IMTTranslatePanel.model_choice import ModelChoice
+
+        return ModelChoice(pathlib.Path(folder) if folder else None).cards
 
     @staticmethod
-    def _run(arguments, progressCallback, isCancelled):
-        """Run `imt` in a child process of Slicer's Python; read its JSON lines; raise its error."""
-        import queue
-        import threading
+    def guessModality(inputNode):
+        """What a volume seems to be: (modality or None, from what it was told).
 
-        environment = dict(os.environ)
-        paths = [str(Path(__file__).resolve().parent), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(p for p in paths if p)
-        environment.pop("ITK_AUTOLOAD_PATH", None)
-        python = shutil.which("PythonSlicer") or sys.executable
-        process = subprocess.Popen(
-            [python, "-m", "IMTCommand", *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-        )
-        lines = queue.Queue()
-        reader = threading.Thread(target=lambda: [lines.put(line) for line in process.stdout], daemon=True)
-        reader.start()
-        last, problem = "", ""
-        try:
-            while process.poll() is None or reader.is_alive() or not lines.empty():
-                if isCancelled():
-                    raise RuntimeError(_("Cancelled: nothing was changed."))
-                slicer.app.processEvents()
-                try:
-                    last = lines.get(timeout=POLL_SECONDS).strip() or last
-                except queue.Empty:
-                    continue
-                try:
-                    event = json.loads(last)
-                except ValueError:
-                    continue
-                if event["stage"] == "error":
-                    problem = event["message"]
-                else:
-                    progressCallback(event["fraction"], f"{event['stage']}: {event['message']}")
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(CANCEL_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-        if process.returncode != 0:
-            raise (ValueError if process.returncode == 2 else RuntimeError)(problem or last or _("The imt command failed."))
+        >>> logic.guessModality(slicer.util.getNode("MRHead"))
+        """
+        from IMTSlicerLib.input_modality import guessInputModality
+
+        return guessInputModality(inputNode)
+
+    def translate(self, inputNode, model, outputNode=None, uncertainty=False, wait=True, sourceModality=None, targetModality=None, **options):
+        """Translate a volume into another modality, or into several.
+
+        >>> t2 = logic.translate(t1, model="T1-T2")
+        >>> t2, flair = logic.translate(t1, model=["T1-T2", "T1-FLAIR"], uncertainty=True, samples=16)
+        >>> run = logic.translate(t1, model="T1-T2", wait=False)
+        >>> run.ended.connect(lambda: print(run.state, run.outputNodes))
+
+        :param inputNode: vtkMRMLScalarVolumeNode; it is not changed.
+        :param model: a model's name, a pair of modalities such as "T1-T2" or a card's path; or a list of them.
+        :param outputNode: scalar volume node to fill (or a list), or None for new ones.
+        :param uncertainty: also make a volume of the standard deviation over `samples` noise samples.
+        :param wait: wait for the end, with Slicer alive; else return at once.
+        :param sourceModality, targetModality: the pair, for an any-to-any model.
+        :param options: fields of `IMTTranslatePanel.translation_run.TranslationOptions`: samples, device, precision, batch,
+            seed, biasCorrection, checkModality.
+        :return: the output node (a list, if `model` is one), on the input's grid and under its parent transform; the
+            `TranslationRun` if not waiting (its `outputNodes`, `uncertaintyNodes`, `warnings` hold what came out).
+        :raises ValueError: bad input or model. RuntimeError: the run failed or was cancelled. The scene stays as it was.
+        """
+        from IMTTranslatePanel.translation_run import TranslationOptions, TranslationRun, TranslationTarget
+
+        several = isinstance(model, list | tuple)
+        models = [str(name) for name in model] if several else [str(model)]
+        outputs = list(outputNode) if isinstance(outputNode, list | tuple) else [outputNode] + [None] * (len(models) - 1)
+        if len(outputs) != len(models):
+            raise ValueError(_("Give one output volume for each model, or none."))
+        targets = [TranslationTarget(name, targetModality, output) for name, output in zip(models, outputs, strict=True)]
+        run = TranslationRun(inputNode, targets, TranslationOptions(uncertainty=uncertainty, **options), sourceModality).start()
+        if not wait:
+            return run
+        run.wait()
+        return run.outputNodes if several else run.outputNodes[0]
+
+    def evaluate(self, syntheticNode, realNode, maskNode=None, wait=True):
+        """Score a synthetic volume against a real one of the same modality and grid.
+
+        >>> comparison = logic.evaluate(t2, slicer.util.getNode("T2"))
+        >>> comparison.scores[0]["psnr"], comparison.tableNode, comparison.errorNode
+
+        :param maskNode: label map: where to compare; None takes the real volume's foreground.
+        :return: a `ComparisonRun` with `scores` (MAE, PSNR, SSIM, MI by named convention), `tableNode` and `errorNode`
+            (|difference| in percent of the real volume's range).
+        :raises ValueError: nodes that cannot be compared. RuntimeError: the comparison failed.
+        """
+        from IMTTranslatePanel.comparison import ComparisonRun
+
+        comparison = ComparisonRun(syntheticNode, realNode, maskNode)
+        comparison.job.start()
+        if wait:
+            comparison.job.wait()
+        return comparison
+
+    @staticmethod
+    def ensureDependencies():
+        """Install what is missing, with the user's consent; `RuntimeError` if it stays missing."""
+        from IMTSlicerLib.dependencies import ensureDependencies
+
+        ensureDependencies(pathlib.Path(__file__).parent / "Resources" / "IMT-requirements.txt")
 
 
 class IMTTranslateTest(ScriptedLoadableModuleTest):
@@ -252,19 +269,17 @@ class IMTTranslateTest(ScriptedLoadableModuleTest):
 
     def runTest(self):
         """Run all tests."""
-        self.setUp()
-        self.test_resultLiesOnTheInputsGrid()
-        self.setUp()
-        self.test_missingInputLeavesTheSceneAsItWas()
+        for test in (self.test_resultLiesOnTheInputsGrid, self.test_missingInputLeavesTheSceneAsItWas, self.test_parametersSurvive):
+            self.setUp()
+            test()
 
     def setUp(self):
         """Start from an empty scene."""
         slicer.mrmlScene.Clear()
 
     def test_resultLiesOnTheInputsGrid(self):
-        """A translated oblique volume has the input's matrix, and is marked as synthetic."""
+        """A translated oblique volume has the input's matrix, is marked as synthetic, and can be compared."""
         import numpy as np
-        import vtk
 
         k, j, i = np.indices((12, 60, 50)) - np.array([6, 30, 25])[:, None, None, None]
         radius = np.sqrt((k / 5) ** 2 + (j / 25) ** 2 + (i / 20) ** 2)
@@ -272,15 +287,19 @@ class IMTTranslateTest(ScriptedLoadableModuleTest):
         node = slicer.util.addVolumeFromArray(head, name="T1")
         node.SetSpacing(2.0, 2.0, 4.0)
         node.SetIJKToRASDirections(0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)
-        result = IMTTranslateLogic().translate(node, "T1-T2")
+        logic = IMTTranslateLogic()
+        result = logic.translate(node, "T1-T2", checkModality=False)
         expected, actual = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
         node.GetIJKToRASMatrix(expected)
         result.GetIJKToRASMatrix(actual)
         for row in range(4):
             for column in range(4):
-                self.assertAlmostEqual(expected.GetElement(row, column), actual.GetElement(row, column), places=5)
+                self.assertAlmostEqual(expected.GetElement(row, column), actual.GetElement(row, column), places=9)
         self.assertEqual(slicer.util.arrayFromVolume(result).shape, head.shape)
+        self.assertEqual(result.GetName(), "T1 T2 (synthetic)")
         self.assertEqual(result.GetAttribute("IMT.Synthetic"), "true")
+        comparison = logic.evaluate(result, node)
+        self.assertGreater(comparison.scores[0]["mae"], 0)
 
     def test_missingInputLeavesTheSceneAsItWas(self):
         """No volume gives one clear message."""
@@ -288,3 +307,9 @@ class IMTTranslateTest(ScriptedLoadableModuleTest):
         with self.assertRaises(ValueError):
             IMTTranslateLogic().translate(None, "T1-T2")
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
+
+    def test_parametersSurvive(self):
+        """What was set is there when the scene's parameter node is taken again."""
+        logic = IMTTranslateLogic()
+        logic.getParameterNode().samples = 12
+        self.assertEqual(logic.getParameterNode().samples, 12)

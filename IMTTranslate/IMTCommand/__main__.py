@@ -29,6 +29,7 @@ COMMANDS = {
     "models": "list, show, verify, download, remove or import models",
     "evaluate": "score a prediction against the truth: MAE, PSNR, SSIM, MI",
     "doctor": "check this installation and say what to mend",
+    "serve": "run requests from standard input, keeping models loaded (for the panels)",
 }
 
 
@@ -71,15 +72,15 @@ def main(arguments: list[str] | None = None) -> int:
         module = importlib.import_module(f"IMTCommand.{values.command}_command")
         return int(module.run(values) or 0)
     except KeyboardInterrupt:
-        return _report("Cancelled: nothing was written.", Cancelled.exit_code, as_json)
+        return report("Cancelled: nothing was written.", Cancelled.exit_code, as_json)
     except ImtError as error:
         if debug:
             traceback.print_exc()
-        return _report(str(error), error.exit_code, as_json)
+        return report(str(error), error.exit_code, as_json)
     except ModuleNotFoundError as error:
         if debug:
             traceback.print_exc()
-        return _report(f"The Python package {error.name!r} is missing. Run imt doctor: it says how to install it.", 1, as_json)
+        return report(f"The Python package {error.name!r} is missing. Run imt doctor: it says how to install it.", 1, as_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush has a place to go
         return 1
@@ -87,10 +88,11 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         message = f"Internal error: {type(error).__name__}: {error}. Run again with --debug before the command and report it."
-        return _report(message, 1, as_json)
+        return report(message, 1, as_json)
 
 
-def _report(message: str, code: int, as_json: bool) -> int:
+def report(message: str, code: int, as_json: bool) -> int:
+    """Tell an error, as one line, and also as one of JSON if so; returns `code`."""
     message = " ".join(message.split())
     if as_json:
         print(json.dumps({"stage": "error", "fraction": 1.0, "message": message, "exit_code": code}), flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,54 @@ def run(values: argparse.Namespace) -> int:
     return 0
 
 
+class KeptTranslators:
+    """The last translators, for a server that gets the same model again; a command of its own keeps none."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._kept: dict[tuple[object, ...], tuple[Translator, tuple[object, ...]]] = {}  # the latest used comes last
+
+    def find(self, card: ModelCard, settings: TranslationSettings, say: Say) -> Translator | None:
+        """One for this card and these settings, if it is as it was when it was loaded."""
+        translator, state = self._kept.pop(self._key(card, settings), (None, None))
+        if translator is None or self._state(translator) != state:  # full memory has changed how it runs
+            return None
+        self._kept[self._key(card, settings)] = translator, state
+        if translator.runner.device.type == "cuda":  # the switch is one for all networks: set by the last one loaded
+            import torch
+
+            torch.backends.cudnn.allow_tf32 = translator.runner.dtype != torch.float32
+        translator.runner.say, translator.load_seconds = say, 0.0
+        return translator
+
+    def load(self, card: ModelCard, settings: TranslationSettings, say: Say, weights: bytes | None = None) -> Translator:
+        """Load one, and keep it if any are kept; the one that was not used for longest goes first."""
+        from IMTCore.translation import Translator
+
+        while self._kept and len(self._kept) >= self.count:
+            del self._kept[next(iter(self._kept))]
+        translator = Translator(card, settings, say, weights)
+        if self.count:
+            self._kept[self._key(card, settings)] = translator, self._state(translator)
+        return translator
+
+    @staticmethod
+    def _key(card: ModelCard, settings: TranslationSettings) -> tuple[object, ...]:
+        """What a translator is made from; a changed weights file is read, and refused, as without a server."""
+        try:
+            file = card.weights_path.stat()
+        except OSError:
+            return ()
+        return card.sha256, str(card.path), json.dumps(card.content, sort_keys=True), settings, file.st_mtime_ns, file.st_size
+
+    @staticmethod
+    def _state(translator: Translator) -> tuple[object, ...]:
+        return translator.runner.device, translator.runner.dtype, translator.runner.batch
+
+
+kept_translators = KeptTranslators()
+
+
 def translate_one(
     values: argparse.Namespace, card: ModelCard, settings: TranslationSettings, progress: Progress, say: Say
 ) -> TranslationResult:
@@ -84,13 +133,15 @@ def translate_one(
     settings.check()
     check_paths(values.input, [values.output] + ([values.uncertainty] if values.uncertainty else []))
     progress("read", 0.0, values.input.name)
+    translator = kept_translators.find(card, settings, say)
     with ThreadPoolExecutor(2) as pool:
         reading = pool.submit(read_input, values.input, card)
-        weights = pool.submit(read_weights_file, card)
+        weights = pool.submit(read_weights_file, card) if translator is None else None
         progress("load", 0.0, f"model {card.name}")
-        from IMTCore.translation import Translator, translate_file
+        from IMTCore.translation import translate_file
 
-        translator = Translator(card, settings, say, weights.result())
+        if weights is not None:
+            translator = kept_translators.load(card, settings, say, weights.result())
         source = reading.result()
     return translate_file(translator, source, values.output, values.uncertainty, progress)
 
@@ -114,9 +165,9 @@ def translate_cases(
     A case is finished if its output is there with a mark of the same input, model and settings; it is skipped. A
     case that fails does not stop the others.
     """
-    from IMTCore.translation import Translator, translate_file
+    from IMTCore.translation import translate_file
 
-    translator = Translator(card, settings, say)
+    translator = kept_translators.find(card, settings, say) or kept_translators.load(card, settings, say)
     folder: Path = values.output
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is a file; for many cases --output is a folder.")

@@ -1,0 +1,62 @@
+"""How IMT's own processes are started: with which Python, and what that Python finds."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+# The second half is there only if those modules are installed.
+MODULE_PACKAGES = ("IMTCore", "IMTCommand", "IMTRegisterLib", "IMTSegmentLib")
+
+
+def pythonExecutable() -> str:
+    """Slicer's Python interpreter (in Slicer, sys.executable may be the application itself), or this one."""
+    found = shutil.which("PythonSlicer")
+    if found:
+        return found
+    name = "PythonSlicer.exe" if sys.platform == "win32" else "PythonSlicer"
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.is_file() else sys.executable
+
+
+def moduleFolders() -> list[str]:
+    """The folders in which IMT's packages lie: one if installed, one a module in a checkout. Nothing is imported."""
+    here = Path(__file__).resolve().parents[1]
+    beside = sorted(folder for folder in here.parent.glob("IMT*") if folder.is_dir())
+    folders: list[str] = []
+    for name in MODULE_PACKAGES:
+        # This package's own folder comes first: its protocol fits the command beside it, not one installed elsewhere.
+        places = [here, _importedFrom(name), *beside]
+        place = next((place for place in places if place and (place / name / "__init__.py").is_file()), None)
+        if place and str(place) not in folders:
+            folders.append(str(place))
+    return folders
+
+
+def _importedFrom(name: str) -> Path | None:
+    try:
+        specification = importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a half-imported package
+        return None
+    if specification is None or not specification.submodule_search_locations:
+        return None
+    return Path(next(iter(specification.submodule_search_locations))).resolve().parent
+
+
+def workerEnvironment(packageFolders: Iterable[str | Path] = ()) -> dict[str, str]:
+    """The environment of a worker process.
+
+    :param packageFolders: folders of packages that come before all others, such as `PackageFolder.folder`.
+    """
+    environment = dict(os.environ)
+    paths = [str(folder) for folder in packageFolders] + moduleFolders()
+    paths += [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path not in paths]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    environment["PYTHONUTF8"] = "1"
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment.pop("ITK_AUTOLOAD_PATH", None)  # Slicer sets it, and it makes ITK's wheels crash
+    return environment
