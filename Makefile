@@ -1,6 +1,7 @@
 # Everything runs in the virtual environment $(VENV); `make` alone lists the targets.
 #
-# Debian and Ubuntu need the packages make, git and python3-venv (Python 3.11 or later).
+# Debian and Ubuntu need the packages make, git and python3-venv (Python 3.11 or later), and for the tests of the panels
+# libegl1, libgl1, libxkbcommon0, libdbus-1-3, libfontconfig1, libglib2.0-0 and fonts-dejavu-core (without: skipped).
 # On Linux the package index gives the CUDA build of torch, some gigabytes. For the CPU build give PyTorch's own CPU
 # index (its address is on PyTorch's "Get Started" page): make setup TORCH_INDEX=ADDRESS
 # TORCH may also be a wheel or another build of the version that Resources/requirements/runtime.txt pins.
@@ -10,6 +11,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+SLICER_PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.imt-setup
@@ -42,8 +44,12 @@ $(STAMP): pyproject.toml IMTTranslate/IMTCore/version.py $(REQUIREMENTS)
 demo: $(STAMP) ## Translate an example brain and draw the result, into demo-output
 	$(BIN)/python Resources/Demo/demo.py --output demo-output
 
-test: $(STAMP) ## Check the code's style and run the tests (PYTEST_ARGS="-k name")
-	@style=0; $(BIN)/python -m ruff check . || style=1; $(BIN)/python -m pytest $(PYTEST_ARGS) && exit $$style
+test: $(STAMP) ## Check style, test core and panels (PYTEST_ARGS="-k name" for the core, SLICER_PYTEST_ARGS)
+	@failed=0; \
+	$(BIN)/python -m ruff check . || failed=1; \
+	$(BIN)/python -m pytest $(PYTEST_ARGS) || failed=1; \
+	$(BIN)/python -m pytest -p no:xdist Testing/Slicer $(SLICER_PYTEST_ARGS) || failed=1; \
+	exit $$failed
 
 lint: $(STAMP) ## Check the code's style only
 	$(BIN)/python -m ruff check .
