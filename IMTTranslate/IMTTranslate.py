@@ -100,7 +100,8 @@ class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self.panel = None
         self._parameterNode = None
-        self._parameterNodeGuiTag = None
+        self._connection = None
+        self._boundWidgets = {}
 
     def setup(self):
         """Build the panel."""
@@ -111,6 +112,8 @@ class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.layout.addWidget(uiWidget)
         self.ui = slicer.util.childWidgetVariables(uiWidget)
         uiWidget.setMRMLScene(slicer.mrmlScene)
+        named = [(widget.property("SlicerParameterName"), widget) for widget in vars(self.ui).values()]
+        self._boundWidgets = {name: widget for name, widget in named if name}
         self.logic = IMTTranslateLogic()
         self.panel = PanelController(self.ui, self.logic)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
@@ -157,12 +160,13 @@ class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setParameterNode(self, parameterNode):
         """Bind the widgets to a parameter node, or to none."""
         if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._parameterNodeGuiTag)
+            self._parameterNode.disconnectGui(self._connection)
             self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
         self._parameterNode = parameterNode
         self.panel.setParameterNode(parameterNode)
         if parameterNode is not None:
-            self._parameterNodeGuiTag = parameterNode.connectGui(self.ui)
+            # Not connectGui: it returns no tag (Slicer issue 7547), and the widgets could not be let go again.
+            self._connection = parameterNode.connectParametersToGui(self._boundWidgets)
             self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
             self._onParameterNodeModified()
 

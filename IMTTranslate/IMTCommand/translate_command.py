@@ -46,7 +46,15 @@ def run(values: argparse.Namespace) -> int:
     if values.uncertainty is not None and samples < 2:
         raise BadInput(f"An uncertainty needs at least 2 samples, not {samples}.")
     settings = TranslationSettings(
-        values.source, values.target, values.device, values.precision, values.batch, values.seed, values.dropout, samples
+        values.source,
+        values.target,
+        values.device,
+        values.precision,
+        values.batch,
+        values.seed,
+        values.dropout,
+        samples,
+        values.bias_correction,
     )
     card = find_card(values.model)
     progress = listener(values.progress)
@@ -135,7 +143,7 @@ def translate_one(
     progress("read", 0.0, values.input.name)
     translator = kept_translators.find(card, settings, say)
     with ThreadPoolExecutor(2) as pool:
-        reading = pool.submit(read_input, values.input, card)
+        reading = pool.submit(read_input, values.input, card, settings)
         weights = pool.submit(read_weights_file, card) if translator is None else None
         progress("load", 0.0, f"model {card.name}")
         from IMTCore.translation import translate_file
@@ -256,6 +264,7 @@ def is_finished(source: Path, output: Path, uncertainty: Path | None, translator
             "seed": settings.seed,
             "dropout": settings.dropout,
             "samples": settings.samples,
+            "bias_correction": "N4" if settings.bias_correction else None,
             "model": {"name": card.name, "version": card.content["version"], "sha256": card.sha256},
         }
         if any(record.get(key) != value for key, value in wanted.items()):

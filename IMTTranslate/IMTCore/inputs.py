@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .cards import ModelCard
+from .bias_field import correct_bias
 from .errors import BadInput
 from .plausibility import check_fits_card, check_possible
 from .preparation import PreparedVolume, prepare
 from .provenance import input_sha256
+from .settings import TranslationSettings
 from .volume import Volume, check_image
 from .volume_io import read_volume
 
@@ -42,8 +44,8 @@ class FileInput:
     read_seconds: float
 
 
-def prepare_input(volume: Volume, card: ModelCard) -> PreparedInput:
-    """Check a volume against the card and prepare it.
+def prepare_input(volume: Volume, card: ModelCard, settings: TranslationSettings | None = None) -> PreparedInput:
+    """Check a volume against the card and prepare it as the settings say.
 
     Raises:
         BadInput: if the volume is no usable image or does not fit the card.
@@ -52,15 +54,16 @@ def prepare_input(volume: Volume, card: ModelCard) -> PreparedInput:
     check_image(volume)
     check_possible(volume, card)
     stride = 2 ** card.content["network"]["arguments"]["depth"]
+    corrected = correct_bias(volume) if settings and settings.bias_correction else volume
     try:
-        prepared = prepare(volume, card.slicing, stride, card.percentile)
+        prepared = prepare(corrected, card.slicing, stride, card.percentile)
     except BadInput as error:
         raise BadInput(f"{volume.name}: {error} Choose another image.") from error
     return PreparedInput(volume, prepared, check_fits_card(volume, prepared, card), time.perf_counter() - start)
 
 
-def read_input(path: Path, card: ModelCard) -> FileInput:
-    """Read a file or a DICOM folder, and prepare it for the card's network.
+def read_input(path: Path, card: ModelCard, settings: TranslationSettings | None = None) -> FileInput:
+    """Read a file or a DICOM folder, and prepare it for the card's network as the settings say.
 
     Raises:
         BadInput: as `read_volume` and `prepare_input`.
@@ -69,4 +72,4 @@ def read_input(path: Path, card: ModelCard) -> FileInput:
     volume = read_volume(path)
     digest = input_sha256(path)
     seconds = time.perf_counter() - start
-    return FileInput(path, digest, prepare_input(volume, card), seconds)
+    return FileInput(path, digest, prepare_input(volume, card, settings), seconds)

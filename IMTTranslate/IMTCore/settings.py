@@ -19,6 +19,7 @@ class TranslationSettings:
         seed: of the noise z (dropout at test time); the result is a function of it.
         dropout: translate with the noise on; off gives the deterministic translation.
         samples: number of noise samples for the uncertainty volume; 0 for none.
+        bias_correction: N4 bias field correction of the input before it is translated.
     """
 
     source: str | None = None
@@ -29,6 +30,7 @@ class TranslationSettings:
     seed: int = 0
     dropout: bool = False
     samples: int = 0
+    bias_correction: bool = False
 
     def check(self) -> None:
         """Raises BadInput if a number is out of range."""

@@ -69,7 +69,7 @@ class Translator:
         settings, card = self.settings, self.card
         if isinstance(source, Volume):
             progress("prepare", 0.0, source.name)
-            source = prepare_input(source, card)
+            source = prepare_input(source, card, settings)
         volume, prepared = source.volume, source.prepared
         start = time.perf_counter()
         slices = [int(k) for k in np.flatnonzero(prepared.filled)]
@@ -96,6 +96,7 @@ class Translator:
             "seed": settings.seed,
             "dropout": settings.dropout,
             "samples": settings.samples,
+            "bias_correction": "N4" if settings.bias_correction else None,
             **self.runner.where,
             "normalisation": prepared.normalisation.record(),
             "output_range": [low, high],
@@ -166,7 +167,7 @@ def translate_file(
     check_paths(path, [output] + ([uncertainty] if uncertainty else []))
     if isinstance(source, Path):
         progress("read", 0.0, path.name)
-        source = read_input(path, translator.card)
+        source = read_input(path, translator.card, translator.settings)
     result = translator.translate(source.given, progress, cancelled)
     progress("write", 1.0, output.name)
     start = time.perf_counter()

@@ -40,7 +40,8 @@ class PanelController:
         self._worker: Worker | None = None
         self._started = 0.0
         self._rows = TargetRows(ui, self.update)
-        ui.progressBar.visible = False
+        for widget in (ui.progressBar, ui.guessLabel, ui.statusLabel, ui.scoresLabel):
+            widget.visible = False
         ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         ui.compareButton.connect("clicked(bool)", self.onCompareButton)
         ui.checkSystemButton.connect("clicked(bool)", self.onCheckSystemButton)
@@ -122,8 +123,8 @@ class PanelController:
 
     def onInputChanged(self, node) -> None:
         """Guess the modality of a newly chosen volume."""
+        self._ui.guessLabel.visible = False
         if self._parameterNode is None or node is None:
-            self._ui.guessLabel.text = ""
             return
         holder = self._parameterNode.parameterNode
         if holder.GetAttribute(GUESSED_FOR) == node.GetID():  # chosen before, perhaps corrected by the user
@@ -132,6 +133,7 @@ class PanelController:
         if node.GetImageData() is None:
             return
         guess = self._logic.guessModality(node)
+        self._ui.guessLabel.visible = True
         if guess.modality is None:
             self._ui.guessLabel.text = _("Its modality is not clear: choose it.")
             return
@@ -214,6 +216,7 @@ class PanelController:
     def onCompareButton(self, *_unused) -> None:
         """Compare the chosen volumes."""
         node = self._parameterNode
+        self._ui.scoresLabel.visible = True
         self._ui.scoresLabel.text = _("Comparing…")
         try:
             self._logic.ensureDependencies()
@@ -258,10 +261,12 @@ class PanelController:
     # ---- words
 
     def _showStatus(self, text: str) -> None:
+        self._ui.statusLabel.visible = True
         self._ui.statusLabel.styleSheet = ""
         self._ui.statusLabel.text = text
 
     def _showError(self, text: str) -> None:
+        self._ui.statusLabel.visible = True
         self._ui.statusLabel.styleSheet = "color: #c0392b"
         self._ui.statusLabel.text = text
         self._log(_("Error: {text}").format(text=text))
