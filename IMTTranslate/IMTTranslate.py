@@ -183,6 +183,12 @@ class IMTTranslateLogic(ScriptedLoadableModuleLogic):
     'T1 T2 (synthetic)'
     """
 
+    def __init__(self):
+        from IMTSlicerLib.saved_marks import followScene
+
+        ScriptedLoadableModuleLogic.__init__(self)
+        followScene()
+
     def getParameterNode(self):
         """The scene's `IMTTranslateParameterNode`."""
         return IMTTranslateParameterNode(super().getParameterNode())

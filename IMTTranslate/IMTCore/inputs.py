@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cards import ModelCard
 from .bias_field import correct_bias
+from .cards import ModelCard
 from .errors import BadInput
 from .plausibility import check_fits_card, check_possible
 from .preparation import PreparedVolume, prepare

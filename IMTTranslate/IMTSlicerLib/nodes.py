@@ -109,10 +109,6 @@ def fillVolume(loaded, output, matrix) -> Any:
     node.SetIJKToRASMatrix(matrix)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
-    if node.GetStorageNode() is None:
-        # Of Slicer's formats, only this storage writes the attributes (the mark) into the file's header.
-        storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLNRRDStorageNode")
-        node.SetAndObserveStorageNodeID(storage.GetID())
     return node
 
 

@@ -23,6 +23,7 @@ from IMTSlicerLib.nodes import (
     showInRange,
     writeVolume,
 )
+from IMTSlicerLib.saved_marks import followSaving
 from IMTSlicerLib.signals import Signal
 from IMTSlicerLib.workers import Worker
 
@@ -211,6 +212,7 @@ class TranslationRun:
             node.SetName(slicer.mrmlScene.GenerateUniqueName(f"{self._inputName} {what} (synthetic)"))
         record = {**record, "input": {**record.get("input", {}), "node": self._inputName}}
         markNode(node, record)
+        followSaving(node)
         placeBeside(node, inputNode)
         if stem == "output":
             showInRange(node, float(record["output_range"][0]), brightest(node))

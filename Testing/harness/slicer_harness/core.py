@@ -13,6 +13,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import slicer
@@ -237,6 +238,7 @@ def bootstrap_core(workdir: str | None = None, app_class: type[App] = App, testi
     for name in ("modules", "moduleNames"):
         module = sys.modules[f"slicer.{name}"] = types.ModuleType(f"slicer.{name}")
         setattr(slicer, name, module)
+    slicer.__path__.append(str(Path(__file__).with_name("standins")))
     app = slicer.app = app_class(workdir, testing)
     app.makeScene()
     slicer.mrmlScene = app.mrmlScene()

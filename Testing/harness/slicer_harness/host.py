@@ -182,7 +182,6 @@ def start(workdir: str | None = None, developer_mode: bool = False, testing: boo
 
     mrml_widgets.install()
     _define_module_widget()
-    slicer.__path__.append(str(Path(__file__).with_name("standins")))
     for name in ("i18n", "packaging", "parameterNodeWrapper", "ScriptedLoadableModule"):
         importlib.import_module(f"slicer.{name}")
     sample_data.install()

@@ -4,8 +4,9 @@ Types: bool, int, float, str, Enum, pathlib.Path, MRML nodes, Union of these or 
 No lists, tuples, dicts or ranges.
 """
 
+from typing import Any
+
 from .annotations import Choice, Decimals, Default, Exclude, Maximum, Minimum, SingleStep, Validator, WithinRange
-from .connectors import GuiConnector, createGuiConnector, parameterNodeGuiConnector
 from .packs import isParameterPack, nestedParameterNames, parameterPack
 from .wrapper import SlicerParameterNamePropertyName, findChildWidgetForParameter, isParameterNodeWrapper, parameterNodeWrapper
 
@@ -30,3 +31,12 @@ __all__ = [
     "parameterNodeWrapper",
     "parameterPack",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The connectors, which need Qt: without it parameter nodes work, but cannot be bound to a panel."""
+    if name in ("GuiConnector", "createGuiConnector", "parameterNodeGuiConnector"):
+        from . import connectors
+
+        return getattr(connectors, name)
+    raise AttributeError(name)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import slicer
 import vtk
 
 from .annotations import ParameterInfo, plain_type, read_members, set_reserved, split_name
-from .connectors import GuiConnector, createGuiConnector
 from .packs import check_member
+
+if TYPE_CHECKING:
+    from .connectors import GuiConnector
 
 SlicerParameterNamePropertyName = "SlicerParameterName"
 
@@ -112,6 +114,8 @@ class _Methods:
 
     def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
         """Connect parameters to widgets or connectors by name; returns the tag for disconnectGui."""
+        from .connectors import GuiConnector, createGuiConnector  # they need Qt
+
         for name in mapping:
             self._check_name(name)
         connectors = {
