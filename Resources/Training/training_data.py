@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "IMTTranslate"))
-
-from IMTCore.intensity import AIR_SHARE, foreground_mask, normalisation_of  # noqa: E402
-from IMTCore.preparation import PreparedVolume, prepare  # noqa: E402
-from IMTCore.slicing import SlicingSpec  # noqa: E402
-from IMTCore.volume_io import read_volume  # noqa: E402
+from IMTCore.intensity import AIR_SHARE, foreground_mask, normalisation_of
+from IMTCore.preparation import PreparedVolume, prepare
+from IMTCore.slicing import SlicingSpec
+from IMTCore.volume_io import read_volume
 
 # A slice whose target covers less of the head than this was cut off by the field of view. Training also leaves out the
 # single pixels that were not acquired.

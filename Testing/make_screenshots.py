@@ -1,0 +1,130 @@
+"""The pictures of the README, drawn by the offscreen harness: the panel in its states, and what the slice views show.
+
+They show the project's own panels with imitated widgets (Testing/harness), not a screen of Slicer.
+
+    python Testing/make_screenshots.py [--output Resources/Images]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["QT_QPA_PLATFORM"] = "offscreen"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "Testing" / "harness")]
+
+import slicer
+
+from slicer_harness import host, views
+
+PANEL = (520, 980)
+TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+TIMEOUT_SECONDS = 600
+VIEW = (360, 400)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Let Qt work until the condition holds."""
+    until = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        if time.monotonic() > until:
+            raise SystemExit("The panel did not come to an end.")
+        slicer.app.processEvents()
+        time.sleep(0.02)
+
+
+def icbm_t1() -> Path:
+    """The ICBM152 T1 template in nilearn's wheel: the average of 152 real heads."""
+    found = importlib.util.find_spec("nilearn")
+    if found is None or not found.submodule_search_locations:
+        raise SystemExit("The pictures need nilearn, which make setup installs.")
+    return Path(next(iter(found.submodule_search_locations))) / TEMPLATE
+
+
+def beside(pictures: list, path: Path) -> None:
+    """Join pictures of one height into one PNG."""
+    import numpy as np
+    from matplotlib import image
+
+    image.imsave(path, np.ascontiguousarray(np.concatenate(pictures, axis=1)))
+    print("wrote", path)
+
+
+def slices(background, overlay=None, opacity: float = 0.5) -> list:
+    """Pictures of the three slice views with a volume and an overlay."""
+    return [
+        views.SliceView(name, orientation, VIEW).show(background, overlay, opacity=opacity).array()
+        for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal"))
+    ]
+
+
+def main() -> None:
+    """Draw all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "Resources" / "Images")
+    folder: Path = parser.parse_args().output
+    folder.mkdir(parents=True, exist_ok=True)
+    host.start()
+    t1 = slicer.util.loadVolume(str(icbm_t1()), properties={"name": "T1", "show": False})
+    widget = host.open_module(ROOT / "IMTTranslate" / "IMTTranslate.py", PANEL)
+    ui = widget.ui
+
+    def shot(name: str) -> None:
+        print("wrote", host.screenshot(widget, folder / f"{name}.png"))
+
+    ui.inputSelector.setCurrentNode(t1)
+    ui.translateToFLAIRCheckBox.checked = True
+    ui.uncertaintyCheckBox.checked = True
+    shot("panel-idle")
+    ui.applyButton.click()
+    wait_for(lambda: ui.progressBar.value > 600)
+    shot("panel-running")
+    wait_for(lambda: not widget.panel.isRunning())
+    shot("panel-done")
+    t2 = slicer.util.getNode("T1 T2 (synthetic)")
+    uncertainty = slicer.util.getNode("T1 T2 uncertainty (synthetic)")
+    beside(slices(t2), folder / "slices-result.png")
+    views.show_color_legend(uncertainty)
+    beside(slices(t2, uncertainty), folder / "slices-uncertainty.png")
+
+    slicer.mrmlScene.Clear(False)
+    samples = ROOT / "IMTTranslate" / "Resources" / "IMT-sample-data"
+    phantoms = {m: slicer.util.loadVolume(str(samples / f"IMT-phantom-{m}.nii.gz"), properties={"name": f"Phantom {m}", "show": False}) for m in ("T1", "T2")}
+    widget.initializeParameterNode()
+    ui.inputSelector.setCurrentNode(phantoms["T1"])
+    ui.uncertaintyCheckBox.checked = False
+    ui.applyButton.click()
+    wait_for(lambda: not widget.panel.isRunning())
+    ui.compareCollapsibleButton.collapsed = False
+    ui.realSelector.setCurrentNode(phantoms["T2"])
+    ui.compareButton.click()
+    wait_for(lambda: "PSNR" in ui.scoresLabel.text)
+    shot("panel-compared")
+    synthetic = slicer.util.getNode("Phantom T1 T2 (synthetic)")
+    error = slicer.util.getNode("*error (%)*")
+    views.show_color_legend(error)
+    axial = [
+        views.SliceView("Red", "Axial", VIEW).show(background, overlay, opacity=0.6).array()
+        for background, overlay in ((phantoms["T2"], None), (synthetic, None), (synthetic, error))
+    ]
+    beside(axial, folder / "slices-error.png")
+
+    ui.compareCollapsibleButton.collapsed = True
+    slicer.util.arrayFromVolume(phantoms["T1"])[:] = 100
+    slicer.util.arrayFromVolumeModified(phantoms["T1"])
+    ui.applyButton.click()
+    wait_for(lambda: not widget.panel.isRunning())
+    shot("panel-error")
+    widget.panel.stop()
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # Qt, VTK and Python take each other down in no certain order
