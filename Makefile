@@ -15,10 +15,11 @@ SLICER_PYTEST_ARGS ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.imt-setup
-REQUIREMENTS := Resources/requirements/runtime.txt Resources/requirements/test.txt
+ENGINES := Resources/requirements/engines.txt
+REQUIREMENTS := Resources/requirements/runtime.txt Resources/requirements/test.txt $(ENGINES)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint benchmark clean
+.PHONY: help setup demo test lint benchmark screenshots clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +40,7 @@ $(STAMP): pyproject.toml IMTTranslate/IMTCore/version.py $(REQUIREMENTS)
 	$(BIN)/python -m pip install --no-input $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	$(BIN)/python -m pip install --no-input -r Resources/requirements/test.txt
 	$(BIN)/python -m pip install --no-input --no-deps -e .
+	$(BIN)/python -m IMTSlicerLib.package_folders install --requirements $(ENGINES) --folder $(VENV)/engines
 	@touch $@
 
 demo: $(STAMP) ## Translate an example brain and draw the result, into demo-output
@@ -53,6 +55,9 @@ test: $(STAMP) ## Check style, test core and panels (PYTEST_ARGS="-k name" for t
 
 lint: $(STAMP) ## Check the code's style only
 	$(BIN)/python -m ruff check .
+
+screenshots: $(STAMP) ## Draw the README's pictures of the panel and the slice views
+	$(BIN)/python Testing/make_screenshots.py
 
 benchmark: $(STAMP) ## Measure time and memory of a translation
 	$(BIN)/python Testing/Benchmarks/benchmark_translate.py
