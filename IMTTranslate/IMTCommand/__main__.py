@@ -17,6 +17,10 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
+# Before torch is imported: its threads then sleep while they wait for each other. By default they spin, and beside any
+# other busy program (Slicer's rendering, a second run) a translation takes many times as long.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+
 if __package__ in (None, ""):  # started by path, as `python IMTCommand`
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

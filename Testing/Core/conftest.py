@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from itertools import permutations, product
+
+# Before torch is imported, as `imt` does: else the tests that run side by side wait for each other.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import pytest

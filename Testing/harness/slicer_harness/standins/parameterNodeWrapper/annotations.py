@@ -120,31 +120,6 @@ def split_name(name: str) -> tuple[str, str | None]:
     return top, rest or None
 
 
-@dataclasses.dataclass(frozen=True)
-class ParameterInfo:
-    """One member of a wrapper or a pack."""
-
-    basename: str
-    serializer: Any
-    default: Default
-    unalteredType: Any
-
-
-def read_members(cls: type) -> dict[str, ParameterInfo]:
-    """The parameters that the class declares, in order."""
-    from .serializers import create_serializer
-
-    members = {}
-    for name, annotated in typing.get_type_hints(cls, include_extras=True).items():
-        plain, notes = split_annotations(annotated)
-        serializer = create_serializer(plain, notes)
-        default = find_note(notes, Default) or Default(serializer.default())
-        if hasattr(cls, name):
-            default = Default(getattr(cls, name))
-        members[name] = ParameterInfo(name, serializer, default, annotated)
-    return members
-
-
 def set_reserved(cls: type, **attributes: Any) -> None:
     """Add methods that no parameter's name may hide."""
     for name, value in attributes.items():

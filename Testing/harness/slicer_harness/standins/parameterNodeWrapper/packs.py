@@ -6,7 +6,8 @@ from typing import Any
 
 import slicer
 
-from .annotations import plain_type, read_members, set_reserved, split_name
+from .annotations import plain_type, set_reserved, split_name
+from .members import read_members
 from .serializers import SERIALIZERS, Serializer
 
 

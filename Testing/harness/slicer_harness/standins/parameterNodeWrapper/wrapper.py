@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import slicer
 import vtk
 
-from .annotations import ParameterInfo, plain_type, read_members, set_reserved, split_name
+from .annotations import plain_type, set_reserved, split_name
+from .members import ParameterInfo, read_members
 from .packs import check_member
 
 if TYPE_CHECKING:
