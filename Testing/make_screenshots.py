@@ -56,10 +56,22 @@ def beside(pictures: list, path: Path) -> None:
     print("wrote", path)
 
 
-def slices(background, overlay=None, opacity: float = 0.5) -> list:
-    """Pictures of the three slice views with a volume and an overlay."""
+def picture(view: str, orientation: str, background, overlay=None, opacity: float = 0.5, title: str = ""):
+    """What a slice view shows of a volume and an overlay with its colour scale, [row, column, red green blue]."""
+    shown = views.SliceView(view, orientation, VIEW).show(background, overlay, opacity=opacity)
+    if overlay is not None:
+        # A view draws only the legends that were made after it.
+        old = slicer.modules.colors.logic().GetColorLegendDisplayNode(overlay)
+        if old is not None:
+            slicer.mrmlScene.RemoveNode(old)
+        views.show_color_legend(overlay).SetTitleText(title)
+    return shown.array()
+
+
+def slices(background, overlay=None) -> list:
+    """Pictures of the three slice views."""
     return [
-        views.SliceView(name, orientation, VIEW).show(background, overlay, opacity=opacity).array()
+        picture(name, orientation, background, overlay, title="std. dev.")
         for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal"))
     ]
 
@@ -76,6 +88,8 @@ def main() -> None:
     ui = widget.ui
 
     def shot(name: str) -> None:
+        for _ in range(10):  # layouts settle one level at a time
+            slicer.app.processEvents()
         print("wrote", host.screenshot(widget, folder / f"{name}.png"))
 
     ui.inputSelector.setCurrentNode(t1)
@@ -90,7 +104,6 @@ def main() -> None:
     t2 = slicer.util.getNode("T1 T2 (synthetic)")
     uncertainty = slicer.util.getNode("T1 T2 uncertainty (synthetic)")
     beside(slices(t2), folder / "slices-result.png")
-    views.show_color_legend(uncertainty)
     beside(slices(t2, uncertainty), folder / "slices-uncertainty.png")
 
     slicer.mrmlScene.Clear(False)
@@ -108,11 +121,8 @@ def main() -> None:
     shot("panel-compared")
     synthetic = slicer.util.getNode("Phantom T1 T2 (synthetic)")
     error = slicer.util.getNode("*error (%)*")
-    views.show_color_legend(error)
-    axial = [
-        views.SliceView("Red", "Axial", VIEW).show(background, overlay, opacity=0.6).array()
-        for background, overlay in ((phantoms["T2"], None), (synthetic, None), (synthetic, error))
-    ]
+    layers = ((phantoms["T2"], None), (synthetic, None), (synthetic, error))
+    axial = [picture("Red", "Axial", background, overlay, 0.7, "error %") for background, overlay in layers]
     beside(axial, folder / "slices-error.png")
 
     ui.compareCollapsibleButton.collapsed = True

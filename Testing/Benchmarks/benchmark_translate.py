@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -19,15 +20,16 @@ import tempfile
 import time
 from pathlib import Path
 
+# As `imt` sets it, for the baseline too: else it would suffer more than `imt` from whatever else runs here.
+os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "IMTTranslate"))
-
-from IMTCore.model_packages import save_package  # noqa: E402
-from IMTCore.networks import UNetGenerator, initialise  # noqa: E402
-from IMTCore.volume import Geometry, Volume  # noqa: E402
-from IMTCore.volume_io import read_volume, write_volume  # noqa: E402
+from IMTCore.model_packages import save_package
+from IMTCore.networks import UNetGenerator, initialise
+from IMTCore.volume import Geometry, Volume
+from IMTCore.volume_io import read_volume, write_volume
 
 SHAPE = (155, 240, 240)
 
