@@ -24,6 +24,7 @@ from slicer.util import VTKObservationMixin
 
 # What is dropped at a reload, so that changed code is read again.
 PACKAGES = ("IMTTranslatePanel", "IMTSlicerLib", "IMTCore")
+REQUIREMENTS = pathlib.Path(__file__).parent / "Resources" / "IMT-requirements.txt"
 
 
 class IMTTranslate(ScriptedLoadableModule):
@@ -122,9 +123,9 @@ class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         """The panel goes away: end what runs."""
-        if self.panel is not None:
+        if self.panel is not None:  # else setup has failed
             self.panel.stop()
-        self.setParameterNode(None)
+            self.setParameterNode(None)
         self.removeObservers()
 
     def enter(self):
@@ -233,11 +234,13 @@ class IMTTranslateLogic(ScriptedLoadableModuleLogic):
             `TranslationRun` if not waiting (its `outputNodes`, `uncertaintyNodes`, `warnings` hold what came out).
         :raises ValueError: bad input or model. RuntimeError: the run failed or was cancelled. The scene stays as it was.
         """
+        from IMTSlicerLib.dependencies import checkDependencies
         from IMTTranslatePanel.translation_run import TranslationOptions, TranslationRun, TranslationTarget
 
+        checkDependencies(REQUIREMENTS)
         several = isinstance(model, list | tuple)
         models = [str(name) for name in model] if several else [str(model)]
-        outputs = list(outputNode) if isinstance(outputNode, list | tuple) else [outputNode] + [None] * (len(models) - 1)
+        outputs = list(outputNode) if isinstance(outputNode, list | tuple) else ([outputNode] + [None] * len(models))[: len(models)]
         if len(outputs) != len(models):
             raise ValueError(_("Give one output volume for each model, or none."))
         targets = [TranslationTarget(name, targetModality, output) for name, output in zip(models, outputs, strict=True)]
@@ -258,8 +261,10 @@ class IMTTranslateLogic(ScriptedLoadableModuleLogic):
             (|difference| in percent of the real volume's range).
         :raises ValueError: nodes that cannot be compared. RuntimeError: the comparison failed.
         """
+        from IMTSlicerLib.dependencies import checkDependencies
         from IMTTranslatePanel.comparison import ComparisonRun
 
+        checkDependencies(REQUIREMENTS)
         comparison = ComparisonRun(syntheticNode, realNode, maskNode)
         comparison.job.start()
         if wait:
@@ -271,7 +276,7 @@ class IMTTranslateLogic(ScriptedLoadableModuleLogic):
         """Install what is missing, with the user's consent; `RuntimeError` if it stays missing."""
         from IMTSlicerLib.dependencies import ensureDependencies
 
-        ensureDependencies(pathlib.Path(__file__).parent / "Resources" / "IMT-requirements.txt")
+        ensureDependencies(REQUIREMENTS)
 
 
 class IMTTranslateTest(ScriptedLoadableModuleTest):

@@ -39,11 +39,13 @@ def resources() -> list[str]:
 
 
 def packages() -> list[str]:
-    """Every folder of the module with Python files as a dotted name, and the models' data package."""
+    """Every folder of the module with Python files as a dotted name, and the data packages: models, JSON resources."""
     folders = {Path(path).parent for path in scripts()} - {Path()}
     names = [".".join(folder.parts) for folder in folders]
     if any(path.startswith(MODELS) for path in resources()):
         names.append("IMTModels")
+    if any(re.fullmatch(r"Resources/[^/]+\.json", path) for path in resources()):
+        names.append("IMTResources")
     return sorted(names)
 
 

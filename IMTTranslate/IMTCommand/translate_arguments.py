@@ -21,4 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default 0)")
     parser.add_argument("--dropout", action="store_true", help="translate with the paper's noise z on (seeded); off is deterministic")
     parser.add_argument("--bias-correction", action="store_true", help="correct the coil's brightness drift (N4) before translating")
+    parser.add_argument(
+        "--no-modality-check",
+        dest="check_modality",
+        action="store_false",
+        help="translate, with a warning, an input that looks like another modality than the model's source",
+    )
     parser.add_argument("--progress", choices=["bar", "json", "none"], default=None, help="default: bar on a terminal")

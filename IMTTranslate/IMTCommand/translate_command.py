@@ -55,6 +55,7 @@ def run(values: argparse.Namespace) -> int:
         values.dropout,
         samples,
         values.bias_correction,
+        values.check_modality,
     )
     card = find_card(values.model)
     progress = listener(values.progress)

@@ -59,7 +59,8 @@ def prepare_input(volume: Volume, card: ModelCard, settings: TranslationSettings
         prepared = prepare(corrected, card.slicing, stride, card.percentile)
     except BadInput as error:
         raise BadInput(f"{volume.name}: {error} Choose another image.") from error
-    return PreparedInput(volume, prepared, check_fits_card(volume, prepared, card), time.perf_counter() - start)
+    warnings = check_fits_card(volume, prepared, card, settings)
+    return PreparedInput(volume, prepared, warnings, time.perf_counter() - start)
 
 
 def read_input(path: Path, card: ModelCard, settings: TranslationSettings | None = None) -> FileInput:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from .cards import ModelCard
+from .contrast import guess_modality
 from .errors import BadInput
 from .intensity import background_value, foreground_mask
+from .modality_names import guess_from_text
 from .orientation import anatomical_axes
 from .preparation import PreparedVolume
+from .settings import TranslationSettings
 from .volume import Volume
 
 MIN_DISTINCT_VALUES = 10  # below that it is a mask or a label map, not an image
@@ -54,32 +57,64 @@ def check_possible(volume: Volume, card: ModelCard) -> None:
         )
 
 
-def check_fits_card(volume: Volume, prepared: PreparedVolume, card: ModelCard) -> list[str]:
-    """Check the histogram of a prepared input.
+def check_fits_card(
+    volume: Volume, prepared: PreparedVolume, card: ModelCard, settings: TranslationSettings | None = None
+) -> list[str]:
+    """Check the modality and the histogram of a prepared input.
 
     Args:
         volume: the input.
         prepared: the same, prepared for the card's model.
         card: the card; its `accepts` may hold `median` (the range of the normalised foreground's median over the
             training images).
+        settings: their `source` is what an any-to-any model is to translate; without `check_modality` nothing is
+            refused for its modality.
 
     Returns:
         Warnings in words for the user.
 
     Raises:
-        BadInput: if nothing is brighter than air.
+        BadInput: if nothing is brighter than air, or if the image surely shows another modality.
     """
+    settings = settings or TranslationSettings()
     accepts = card.content.get("accepts", {})
     head = prepared.images > -0.8
     if not head.any():
         raise BadInput(f"{volume.name} has no visible head: nearly all voxels are as dark as air. Choose another image.")
-    warnings = []
+    source = card.source if settings.source is None or not card.modalities else settings.source
+    other = _other_modality(volume, card, source, settings.check_modality)
+    if other:
+        return [other]
     if "median" in accepts:
         low, high = accepts["median"]
         median = float(np.median((prepared.images[head] + 1) / 2))
         if not low <= median <= high:
-            warnings.append(
+            warning = (
                 f"The histogram of {volume.name} is unlike the {card.source} images that model {card.name} was trained on "
                 f"(median {median:.2f}, training {low:.2f} to {high:.2f}). Check that it is a {card.source} image."
             )
-    return warnings
+            return [warning]
+    return []
+
+
+def _other_modality(volume: Volume, card: ModelCard, source: str, refuse: bool) -> str | None:
+    """A warning if the image looks like another modality than `source`; BadInput if it surely is one and `refuse` says so."""
+    named = guess_from_text(source)
+    wanted = "T1" if named == "T1C" else named
+    if wanted is None:  # a modality that is not recognised
+        return None
+    guess = guess_modality(volume)
+    if not guess.speaks_against(wanted):
+        return None
+    if not guess.is_sure_not(wanted):
+        return (
+            f"{volume.name} may be a {guess.modality} image ({guess.probabilities[guess.modality]:.0%} likely), but model {card.name} translates {source} "
+            f"images. Check that it is a {source} image."
+        )
+    finding = f"{volume.name} looks like a {guess.modality} image, but model {card.name} translates {source} images"
+    if refuse:
+        raise BadInput(
+            f"{finding}. Choose another model; if it is certain that this is a {source} image, "
+            "leave the check of the modality out (--no-modality-check)."
+        )
+    return f"{finding}. It was translated all the same, as the check of the modality was left out."

@@ -20,6 +20,7 @@ class TranslationSettings:
         dropout: translate with the noise on; off gives the deterministic translation.
         samples: number of noise samples for the uncertainty volume; 0 for none.
         bias_correction: N4 bias field correction of the input before it is translated.
+        check_modality: refuse an input that surely shows another modality than the source; off, that is a warning.
     """
 
     source: str | None = None
@@ -31,6 +32,7 @@ class TranslationSettings:
     dropout: bool = False
     samples: int = 0
     bias_correction: bool = False
+    check_modality: bool = True
 
     def check(self) -> None:
         """Raises BadInput if a number is out of range."""

@@ -6,10 +6,31 @@ import importlib.util
 from pathlib import Path
 
 
+def checkDependencies(requirementsPath: str | Path) -> None:
+    """Check that all is installed. Nothing is installed or imported, and no dialog is opened.
+
+    :raises RuntimeError: if something is missing; the message says what to do.
+    """
+    from slicer.i18n import tr as _
+
+    if importlib.util.find_spec("torch") is None:
+        raise RuntimeError(
+            _("IMT needs PyTorch. Install the PyTorch extension in the Extensions Manager, restart Slicer, and try again.")
+        )
+    missing = " ".join(_missing(requirementsPath))
+    if missing:
+        raise RuntimeError(
+            _("Python packages are missing: {names}. Install them in Slicer's Python: PythonSlicer -m pip install {names}").format(
+                names=missing
+            )
+        )
+
+
 def ensureDependencies(requirementsPath: str | Path) -> None:
     """Install what is missing, with the user's consent: torch through the PyTorch extension, the rest by pip.
 
-    Packages that Slicer brings (numpy, scipy, SimpleITK, vtk) are never touched. Nothing is imported.
+    Packages that Slicer brings (numpy, scipy, SimpleITK, vtk) are never touched. Without a main window there is nobody
+    to consent, and nothing is installed.
 
     :raises RuntimeError: if something is missing and was not installed; the message says what to do.
     """
@@ -17,23 +38,20 @@ def ensureDependencies(requirementsPath: str | Path) -> None:
     from slicer import packaging
     from slicer.i18n import tr as _
 
-    if importlib.util.find_spec("torch") is None:
-        try:
+    if slicer.util.mainWindow() is not None:
+        if importlib.util.find_spec("torch") is None and importlib.util.find_spec("PyTorchUtils") is not None:
             import PyTorchUtils
-        except ModuleNotFoundError as error:
-            raise RuntimeError(
-                _("IMT needs PyTorch. Install the PyTorch extension in the Extensions Manager, restart Slicer, and try again.")
-            ) from error
-        if PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=slicer.util.mainWindow() is not None) is None:
-            raise RuntimeError(_("IMT needs PyTorch, which was not installed."))
+
+            if PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True) is None:
+                raise RuntimeError(_("IMT needs PyTorch, which was not installed."))
+            importlib.invalidate_caches()
+        if importlib.util.find_spec("torch") is not None and _missing(requirementsPath):
+            packaging.pip_ensure(packaging.load_requirements(str(requirementsPath)), requester="IMT")
+    checkDependencies(requirementsPath)
+
+
+def _missing(requirementsPath: str | Path) -> list[str]:
+    from slicer import packaging
+
     requirements = packaging.load_requirements(str(requirementsPath))
-    missing = [str(requirement) for requirement in requirements if not packaging.pip_check(requirement)]
-    if not missing:
-        return
-    if slicer.util.mainWindow() is None:  # a question would wait for ever for an answer
-        raise RuntimeError(
-            _("Python packages are missing: {names}. Install them in Slicer's Python: PythonSlicer -m pip install {names}").format(
-                names=" ".join(missing)
-            )
-        )
-    packaging.pip_ensure(requirements, requester="IMT")
+    return [str(requirement) for requirement in requirements if not packaging.pip_check(requirement)]

@@ -20,17 +20,19 @@ def guessInputModality(node) -> ModalityGuess:
 
     :param node: a scalar volume with an image.
     """
+    from slicer.i18n import tr as _
+
     from IMTCore.modality_names import guess_from_text
 
     tags = dicomTexts(node)
     found = guess_from_text(*tags)
     if found:
-        return ModalityGuess(found, "its DICOM tags")
+        return ModalityGuess(found, _("its DICOM tags"))
     found = guess_from_text(node.GetName())
     if found:
-        return ModalityGuess(found, "its name")
+        return ModalityGuess(found, _("its name"))
     found = _fromImage(node)
-    return ModalityGuess(found, "the image itself" if found else "")
+    return ModalityGuess(found, _("the image itself") if found else "")
 
 
 def dicomTexts(node) -> list[str]:
@@ -46,13 +48,17 @@ def dicomTexts(node) -> list[str]:
 
 
 def _fromImage(node) -> str | None:
-    from IMTCore.contrast import guess_modality
+    from IMTCore.contrast import UNSURE, guess_modality
     from IMTCore.errors import ImtError
 
+    from .nodes import checkVolume
+
     try:
-        return guess_modality(volumeOf(node)).modality
-    except ImtError:  # no image of a head
+        checkVolume(node)
+        found = guess_modality(volumeOf(node)).modality
+    except (ImtError, ValueError):  # no image of a head, or of none that IMT can read
         return None
+    return None if found == UNSURE else found
 
 
 def volumeOf(node):

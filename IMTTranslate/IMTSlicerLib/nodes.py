@@ -9,7 +9,9 @@ from typing import Any
 
 SYNTHETIC_ATTRIBUTE = "IMT.Synthetic"
 MARK_ATTRIBUTE = "IMT.Mark"
-COLOURS = "vtkMRMLColorTableNodeIron"  # one of the few colour tables that Slicer does not read from a file
+HEAT_NAME = "IMT heat"
+# Black through violet and orange to pale yellow, of even steps in lightness: (position, red, green, blue).
+HEAT = ((0.0, 0.0, 0.0, 0.02), (0.25, 0.32, 0.06, 0.43), (0.5, 0.73, 0.21, 0.33), (0.75, 0.97, 0.55, 0.04), (1.0, 0.99, 1.0, 0.65))
 
 
 def checkVolume(node, what: str = "input volume") -> None:
@@ -17,27 +19,53 @@ def checkVolume(node, what: str = "input volume") -> None:
 
     :param node: what was chosen, or None.
     :param what: what it is for, in the message.
-    :raises ValueError: none chosen, no scalar volume, a label map, without image, of several components, or with NaN.
+    :raises ValueError: none chosen, no scalar volume, a label map, not in the scene, without image, of several components, or with NaN.
     """
     import numpy as np
     import slicer
+    from slicer.i18n import tr as _
 
     if node is None:
-        raise ValueError(f"Select the {what}.")
+        raise ValueError(_("Select the {what}.").format(what=what))
+    if not hasattr(node, "IsA"):
+        text = _("{given} is no node. Give the {what} itself, for example slicer.util.getNode({name}).")
+        raise ValueError(text.format(given=repr(node), what=what, name=repr(str(node))))
     name = node.GetName()
     if not node.IsA("vtkMRMLScalarVolumeNode") or node.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise ValueError(f"{name} is no scalar volume. Select an MR image as the {what}.")
+        raise ValueError(_("{name} is no scalar volume. Select an MR image as the {what}.").format(name=name, what=what))
+    if not slicer.mrmlScene.IsNodePresent(node):
+        text = _("{name} is not in the scene. Add it with slicer.mrmlScene.AddNode, or select another {what}.")
+        raise ValueError(text.format(name=name, what=what))
     image = node.GetImageData()
     if image is None or 0 in image.GetDimensions():
-        raise ValueError(f"{name} has no image. Load its data, or select another {what}.")
+        raise ValueError(_("{name} has no image. Load its data, or select another {what}.").format(name=name, what=what))
     if image.GetNumberOfScalarComponents() != 1:
-        raise ValueError(
-            f"{name} has {image.GetNumberOfScalarComponents()} values a voxel (a colour, vector or 4D image). "
-            f"Select a volume of single intensities as the {what}."
+        text = _(
+            "{name} has {count} values a voxel (a colour, vector or 4D image). "
+            "Select a volume of single intensities as the {what}."
         )
+        raise ValueError(text.format(name=name, count=image.GetNumberOfScalarComponents(), what=what))
     array = slicer.util.arrayFromVolume(node)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ValueError(f"{name} holds values that are not numbers (NaN or infinite). Replace them, for example by 0.")
+        text = _("{name} holds values that are not numbers (NaN or infinite). Replace them, for example by 0.")
+        raise ValueError(text.format(name=name))
+
+
+def checkOutput(node) -> None:
+    """Check that a node can be filled with a scalar image.
+
+    :raises ValueError: it is no scalar volume, or not in the scene.
+    """
+    import slicer
+    from slicer.i18n import tr as _
+
+    if not hasattr(node, "IsA"):
+        raise ValueError(_("{given} is no node. Give the output volume itself, or none.").format(given=repr(node)))
+    if not node.IsA("vtkMRMLScalarVolumeNode") or node.IsA("vtkMRMLLabelMapVolumeNode") or node.IsA("vtkMRMLTensorVolumeNode"):
+        text = _("{name} cannot hold an image of intensities. Choose a scalar volume.")
+        raise ValueError(text.format(name=node.GetName()))
+    if not slicer.mrmlScene.IsNodePresent(node):
+        raise ValueError(_("{name} is not in the scene. Choose another output volume.").format(name=node.GetName()))
 
 
 def gridOf(node):
@@ -70,17 +98,20 @@ def writeVolume(node, path: Path) -> Path:
     :raises RuntimeError: if it cannot be written.
     """
     import slicer
+    from slicer.i18n import tr as _
 
     # A dictionary of its own: exportNode's default remembers the format of the call before.
     if not slicer.util.exportNode(node, str(path), properties={"useCompression": 0}) or not path.is_file():
-        raise RuntimeError(f"Cannot write {node.GetName()} to {path.parent}. Is the disk full?")
+        text = _("Cannot write {name} to {folder}. Is the disk full?")
+        raise RuntimeError(text.format(name=node.GetName(), folder=path.parent))
     return path
 
 
-def readVolume(path: Path):
+def readVolume(path: Path, matrix):
     """Load a result file as a new hidden volume node without storage; the caller removes it or keeps it.
 
-    :raises RuntimeError: if it cannot be read.
+    :param matrix: IJK-to-RAS that the voxels must have.
+    :raises RuntimeError: if it cannot be read, or its voxels lie elsewhere; nothing is left in the scene.
     """
     import slicer
 
@@ -89,27 +120,64 @@ def readVolume(path: Path):
     if storage is not None:  # it points to a file that is about to go
         node.SetAndObserveStorageNodeID(None)
         slicer.mrmlScene.RemoveNode(storage)
+    try:
+        _turnVoxels(node, matrix)
+    except Exception:
+        removeVolume(node)
+        raise
     return node
+
+
+def _turnVoxels(node, matrix) -> None:
+    """Bring the voxels into the order of a grid: Slicer turns an axis of left-handed images when it reads them."""
+    import numpy as np
+    import slicer
+    from slicer.i18n import tr as _
+
+    loaded, dimensions = gridOf(node)
+    found, wanted = slicer.util.arrayFromVTKMatrix(loaded), slicer.util.arrayFromVTKMatrix(matrix)
+    turned = [axis for axis in range(3) if found[:3, axis] @ wanted[:3, axis] < 0]
+    for axis in turned:
+        found[:3, 3] += found[:3, axis] * (dimensions[axis] - 1)
+        found[:3, axis] *= -1
+    if np.abs(found - wanted).max() > 0.01 * min(node.GetSpacing()):
+        raise RuntimeError(_("The result does not lie on the grid of the input; it was dropped."))
+    if turned:
+        array = slicer.util.arrayFromVolume(node)
+        slicer.util.updateVolumeFromArray(node, np.flip(array, [2 - axis for axis in turned]).copy())
 
 
 def fillVolume(loaded, output, matrix) -> Any:
     """Give a loaded image its exact grid, and move it into an output node if there is one.
+
+    An output that was no synthetic image before forgets its file.
 
     :param loaded: node from `readVolume`.
     :param output: the node to fill, or None to keep `loaded`.
     :param matrix: IJK-to-RAS of the result.
     :return: the node that holds the image now.
     """
-    import slicer
-
     node = output or loaded
     if output is not None:
         output.SetAndObserveImageData(loaded.GetImageData())
-        slicer.mrmlScene.RemoveNode(loaded)
+        removeVolume(loaded)
+        if output.GetAttribute(SYNTHETIC_ATTRIBUTE) != "true" and output.GetStorageNode() is not None:
+            # Saving the scene would write the synthetic image over the real one that the volume was loaded from.
+            output.GetStorageNode().SetFileName("")
+            output.GetStorageNode().ResetFileNameList()
     node.SetIJKToRASMatrix(matrix)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
     return node
+
+
+def removeVolume(node) -> None:
+    """Remove a volume that `readVolume` has loaded, with the display that Slicer gave it."""
+    import slicer
+
+    for number in reversed(range(node.GetNumberOfDisplayNodes())):
+        slicer.mrmlScene.RemoveNode(node.GetNthDisplayNode(number))
+    slicer.mrmlScene.RemoveNode(node)
 
 
 def markNode(node, record: dict[str, Any]) -> None:
@@ -160,17 +228,45 @@ def placeBeside(node, other) -> None:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(otherItem))
 
 
-def showInRange(node, low: float, high: float, colours: str | None = None) -> None:
-    """Set a volume's window to [low, high], and its colours (grey if None)."""
-    import slicer
+def showInRange(node, low: float, high: float, heat: bool = False) -> None:
+    """Set a volume's window to [low, high].
 
+    :param heat: show it in heat colours instead of grey, transparent where it is 0.
+    """
     display = node.GetDisplayNode()
     if display is None:
         return
+    high = max(high, low + 1e-6)
     display.SetAutoWindowLevel(False)
-    display.SetWindowLevelMinMax(low, max(high, low + 1e-6))
-    if colours is not None and slicer.mrmlScene.GetNodeByID(colours) is not None:
-        display.SetAndObserveColorNodeID(colours)
+    display.SetWindowLevelMinMax(low, high)
+    if heat:
+        display.SetAndObserveColorNodeID(heatColours().GetID())
+        display.SetAutoThreshold(False)
+        display.SetThreshold(1e-6 * high, 1e9)
+        display.SetApplyThreshold(True)
+
+
+def heatColours():
+    """The scene's colour table for uncertainty and error maps; made at its first use, and saved with the scene.
+
+    Slicer's own tables of this kind lie in files, which a run without the application does not have.
+    """
+    import numpy as np
+    import slicer
+
+    found = slicer.mrmlScene.GetFirstNodeByName(HEAT_NAME)
+    if found is not None and found.IsA("vtkMRMLColorTableNode"):
+        return found
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", HEAT_NAME)
+    node.SetTypeToUser()
+    node.SetNumberOfColors(256)
+    position, *channels = np.array(HEAT).T
+    for index in range(256):
+        red, green, blue = (float(np.interp(index / 255, position, channel)) for channel in channels)
+        node.SetColor(index, red, green, blue, 1.0)
+    node.SetNamesFromColors()
+    node.SetHideFromEditors(True)
+    return node
 
 
 def brightest(node, percentile: float = 99.5) -> float:

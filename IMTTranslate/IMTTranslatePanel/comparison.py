@@ -11,7 +11,6 @@ from slicer.i18n import tr as _
 
 from IMTSlicerLib.jobs import Job
 from IMTSlicerLib.nodes import (
-    COLOURS,
     MARK_ATTRIBUTE,
     brightest,
     checkVolume,
@@ -44,6 +43,8 @@ class ComparisonRun:
         checkVolume(realNode, _("real volume"))
         if syntheticNode is realNode:
             raise ValueError(_("The synthetic and the real volume are the same. Choose another one."))
+        if maskNode is not None and (maskNode.GetImageData() is None or not slicer.util.arrayFromVolume(maskNode).any()):
+            raise ValueError(_("The region {name} is empty. Draw it, or choose none.").format(name=maskNode.GetName()))
         for node in (realNode, maskNode):
             if node is not None and not haveSameGrid(syntheticNode, node):
                 raise ValueError(
@@ -89,14 +90,14 @@ class ComparisonRun:
             raise RuntimeError(_("A compared volume was removed meanwhile; the comparison was dropped."))
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         matrix, _dimensions = gridOf(synthetic)
-        loaded = readVolume(folder / "error.nrrd")
+        loaded = readVolume(folder / "error.nrrd", matrix)
         self.scores = report["scores"]
         self.errorNode = fillVolume(loaded, None, matrix)
         names = {"synthetic": synthetic.GetName(), "real": real.GetName()}
         self.errorNode.SetName(slicer.mrmlScene.GenerateUniqueName(_("{synthetic} error (%) against {real}").format(**names)))
         self.errorNode.SetDescription(_("|synthetic - real| in percent of the real volume's range (its 99.5th percentile)"))
         placeBeside(self.errorNode, synthetic)
-        showInRange(self.errorNode, 0.0, brightest(self.errorNode), COLOURS)
+        showInRange(self.errorNode, 0.0, brightest(self.errorNode), heat=True)
         self.tableNode = self._makeTable(names)
 
     def _makeTable(self, names: dict[str, str]):

@@ -6,6 +6,7 @@ import pathlib
 import time
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from IMTSlicerLib import views
@@ -19,7 +20,7 @@ from .target_rows import TargetRows
 from .translation_run import TranslationOptions, TranslationRun
 
 KEEP_SECONDS = 300
-GUESSED_FOR = "IMT.GuessedFor"  # attribute of the parameter node: the volume whose modality was guessed
+GUESSED_FOR = "IMT.GuessedFor"  # node reference of the parameter node: the volume whose modality was guessed
 
 
 class PanelController:
@@ -39,13 +40,13 @@ class PanelController:
         self._check: Job | None = None
         self._worker: Worker | None = None
         self._started = 0.0
+        self._guessed: str | None = None  # what the guess label tells of
         self._rows = TargetRows(ui, self.update)
         for widget in (ui.progressBar, ui.guessLabel, ui.statusLabel, ui.scoresLabel):
             widget.visible = False
         ui.applyButton.connect("clicked(bool)", self.onApplyButton)
         ui.compareButton.connect("clicked(bool)", self.onCompareButton)
         ui.checkSystemButton.connect("clicked(bool)", self.onCheckSystemButton)
-        ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onInputChanged)
 
     def setParameterNode(self, parameterNode) -> None:
         """Follow a parameter node (before it is bound to the widgets), or none."""
@@ -67,6 +68,9 @@ class PanelController:
     def stop(self) -> None:
         """End all runs and the process that holds a model."""
         self.cancel()
+        self._stopWorker()
+
+    def _stopWorker(self) -> None:
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -77,6 +81,7 @@ class PanelController:
         """Bring the widgets in step with the parameter node."""
         if self._parameterNode is None:
             return
+        self._guessModality()
         self._choice = ModelChoice(self._modelFolder())
         source = self._parameterNode.inputModality
         self._rows.update(self._choice, source)
@@ -85,6 +90,8 @@ class PanelController:
         ui.samplesLabel.enabled = ui.samplesSpinBox.enabled = self._parameterNode.uncertainty
         problem = self._whyNot(source)
         running = self.isRunning()
+        if not running and not self._parameterNode.keepModelLoaded:
+            self._stopWorker()
         ui.applyButton.text = _("Cancel") if running else _("Translate")
         ui.applyButton.enabled = running or not problem
         ui.applyButton.toolTip = _("Stop; the scene stays as it is.") if running else problem or _("Translate the input volume.")
@@ -121,24 +128,27 @@ class PanelController:
             self._shownCards = shown
             ui.modelTextBrowser.setHtml("<hr>".join(describeModel(card) for card in cards))
 
-    def onInputChanged(self, node) -> None:
-        """Guess the modality of a newly chosen volume."""
-        self._ui.guessLabel.visible = False
-        if self._parameterNode is None or node is None:
-            return
-        holder = self._parameterNode.parameterNode
-        if holder.GetAttribute(GUESSED_FOR) == node.GetID():  # chosen before, perhaps corrected by the user
-            return
-        holder.SetAttribute(GUESSED_FOR, node.GetID())
-        if node.GetImageData() is None:
-            return
-        guess = self._logic.guessModality(node)
-        self._ui.guessLabel.visible = True
-        if guess.modality is None:
-            self._ui.guessLabel.text = _("Its modality is not clear: choose it.")
-            return
-        self._ui.guessLabel.text = _("Taken for {modality} by {reason}.").format(modality=guess.modality, reason=guess.reason)
-        self._parameterNode.inputModality = guess.modality
+    def _guessModality(self) -> None:
+        """Guess the modality of a newly chosen volume.
+
+        Not in a slot of the selector: it is called before the parameter node knows the volume, and whatever changes the
+        node then makes the selector show the old volume again.
+        """
+        label, node, holder = self._ui.guessLabel, self._parameterNode.inputVolume, self._parameterNode.parameterNode
+        if node is None or node.GetImageData() is None:
+            label.visible = False
+        elif holder.GetNodeReference(GUESSED_FOR) is not node:  # else chosen before, perhaps corrected by the user
+            guess = self._logic.guessModality(node)
+            self._guessed = guess.modality or self._parameterNode.inputModality
+            label.text = _("Its modality is not clear: choose it.")
+            if guess.modality is not None:
+                label.text = _("Taken for {modality} by {reason}.").format(modality=guess.modality, reason=guess.reason)
+            label.visible = True
+            with slicer.util.NodeModify(holder):
+                holder.SetNodeReferenceID(GUESSED_FOR, node.GetID())
+                self._parameterNode.inputModality = self._guessed
+        elif self._parameterNode.inputModality != self._guessed:
+            label.visible = False
 
     # ---- translation
 
@@ -175,9 +185,7 @@ class PanelController:
 
     def _workerToUse(self) -> Worker | None:
         if not self._parameterNode.keepModelLoaded:
-            if self._worker is not None:
-                self._worker.stop()
-                self._worker = None
+            self._stopWorker()
             return None
         if self._worker is None:
             self._worker = Worker(keepSeconds=KEEP_SECONDS)
@@ -185,7 +193,8 @@ class PanelController:
 
     def _onProgress(self, fraction: float, message: str, secondsLeft: float | None) -> None:
         self._ui.progressBar.value = int(1000 * fraction)
-        self._showStatus(message if secondsLeft is None else _("{message}, about {time} left").format(message=message, time=duration(secondsLeft)))
+        text = stageInWords(message)
+        self._showStatus(text if secondsLeft is None else _("{message}, about {time} left").format(message=text, time=duration(secondsLeft)))
 
     def _onRunEnded(self) -> None:
         run, seconds = self._run, time.monotonic() - self._started
@@ -251,12 +260,16 @@ class PanelController:
         self._check = Job([["doctor"]], title=_("Check system"))
         self._check.logged.connect(self._log)
         self._check.ended.connect(self._onCheckEnded)
-        self._check.start()
+        try:
+            self._check.start()
+        except (RuntimeError, OSError) as error:
+            self._ui.checkSystemButton.enabled = True
+            self._log(_("Error: {text}").format(text=error))
 
     def _onCheckEnded(self) -> None:
         self._ui.checkSystemButton.enabled = True
-        good = self._check.state == "finished"
-        self._log(_("The system is fit for IMT.") if good else _("Something must be mended: see above."))
+        verdicts = {"finished": _("The system is fit for IMT."), "failed": _("Something must be mended: see above.")}
+        self._log(verdicts.get(self._check.state, _("Cancelled.")))
 
     # ---- words
 
@@ -273,6 +286,22 @@ class PanelController:
 
     def _log(self, line: str) -> None:
         self._ui.logTextEdit.appendPlainText(f"{qt.QTime.currentTime().toString('HH:mm:ss')}  {line}")
+
+
+def stageInWords(message: str) -> str:
+    """What `imt` is doing, from its "stage: details"; the details of most stages are names of temporary files."""
+    stage, _separator, details = message.partition(": ")
+    words = {
+        "read": _("Reading the volume"),
+        "load": _("Loading the model"),
+        "prepare": _("Preparing the volume"),
+        "translate": _("Translating"),
+        "write": _("Writing the result"),
+        "done": _("Taking the result into the scene"),
+    }
+    if stage == "translate" and details:
+        return f"{words[stage]}: {details}"
+    return words.get(stage, details or message)
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from slicer.i18n import tr as _
+
 if TYPE_CHECKING:
     from IMTCore.cards import ModelCard
 
@@ -28,9 +30,9 @@ class ModelChoice:
 
         self.problems: list[str] = []
         if folder is not None and not folder.is_dir():
-            self.problems.append(f"The model folder {folder} does not exist.")
+            self.problems.append(_("The model folder {folder} does not exist.").format(folder=folder))
         elif folder is not None and not any(folder.glob("*.json")):
-            self.problems.append(f"The folder {folder} holds no models (cards, *.json). Choose another one.")
+            self.problems.append(_("The folder {folder} holds no models (cards, *.json). Choose another one.").format(folder=folder))
         self.cards, unreadable = list_cards(folder)
         self.problems += unreadable
 
@@ -54,22 +56,30 @@ def describeModel(card: ModelCard) -> str:
     """What a user should know of a model before using it, as HTML."""
     content = card.content
     limits = "".join(f"<li>{escape(limit)}</li>" for limit in content["limits"])
-    data = "; ".join(escape(f"{entry.get('name', '')} ({entry.get('subjects', '')})") for entry in content["training"]["data"])
+    data = "; ".join(escape(_dataset(entry)) for entry in content["training"]["data"])
     scores = _bestScores(card)
-    missing = "" if card.weights_path.is_file() else "<p><b>Its weights are not here yet: imt models download.</b></p>"
+    missing = "" if card.weights_path.is_file() else f"<p><b>{_('Its weights are not here yet: imt models download.')}</b></p>"
     return (
         f"<p><b>{escape(content['title'])}</b> ({escape(card.name)} {escape(content['version'])})</p>{missing}"
         f"<p>{escape(content.get('description', ''))}</p>"
-        + (f"<p><b>On patients it never saw:</b> {scores}</p>" if scores else "")
-        + f"<p><b>Limits:</b></p><ul>{limits}</ul>"
-        f"<p><b>Learned from:</b> {data}</p>"
-        f"<p><b>Use:</b> {escape(content['intended_use'])} <b>Licence:</b> {escape(content['weights']['licence'])}</p>"
+        + (f"<p><b>{_('On patients it never saw:')}</b> {scores}</p>" if scores else "")
+        + f"<p><b>{_('Limits:')}</b></p><ul>{limits}</ul>"
+        f"<p><b>{_('Learned from:')}</b> {data}</p>"
+        f"<p><b>{_('Use:')}</b> {escape(content['intended_use'])} <b>{_('Licence:')}</b> {escape(content['weights']['licence'])}</p>"
     )
+
+
+def _dataset(entry) -> str:
+    """One entry of the card's training data: an object with name and subjects, or any text."""
+    if not isinstance(entry, dict):
+        return str(entry)
+    name, subjects = entry.get("name", ""), entry.get("subjects")
+    return f"{name} ({subjects})" if subjects is not None else str(name)
 
 
 def _bestScores(card: ModelCard) -> str:
     """The model's own scores, whole volume, one line a dataset."""
-    rows = [row for row in card.content["metrics"] if row.get("method") == card.name and row.get("region") == "volume"]
+    rows = [row for row in card.content["metrics"] if isinstance(row, dict) and row.get("method") == card.name and row.get("region") == "volume"]
     wanted = [row for row in rows if row.get("scaling") == "range"] or rows
     lines = []
     for row in wanted[:MAX_SCORES]:

@@ -11,8 +11,8 @@ from slicer.i18n import tr as _
 
 from IMTSlicerLib.jobs import Job, JobCancelled, JobFailed
 from IMTSlicerLib.nodes import (
-    COLOURS,
     brightest,
+    checkOutput,
     checkVolume,
     fileNameFor,
     fillVolume,
@@ -20,6 +20,7 @@ from IMTSlicerLib.nodes import (
     markNode,
     placeBeside,
     readVolume,
+    removeVolume,
     showInRange,
     writeVolume,
 )
@@ -91,13 +92,12 @@ class TranslationRun:
         if not targets:
             raise ValueError(_("Choose at least one modality to translate to."))
         given = [target.outputNode for target in targets if target.outputNode is not None]
+        for node in given:
+            checkOutput(node)
         if any(node is inputNode for node in given):
             raise ValueError(_("The output volume is the input volume. Choose another one, or a new volume."))
         if len({node.GetID() for node in given}) < len(given):
             raise ValueError(_("Two modalities have the same output volume. Choose another one for one of them."))
-        for node in given:
-            if not node.IsA("vtkMRMLScalarVolumeNode") or node.IsA("vtkMRMLLabelMapVolumeNode"):
-                raise ValueError(_("{name} cannot hold an image. Choose a scalar volume.").format(name=node.GetName()))
         self.options = options or TranslationOptions()
         self.outputNodes: list = []
         self.uncertaintyNodes: list = []
@@ -161,6 +161,11 @@ class TranslationRun:
             requests.append(request)
         return requests
 
+    def _named(self, text: str) -> str:
+        """A message of `imt` in terms of Slicer: the user has never seen the volume's file, nor the command's options."""
+        text = text.replace("(--no-modality-check)", _("(in the panel under Advanced, in Python with checkModality=False)"))
+        return text.replace(f"{self._fileName}.nrrd", self._inputName)
+
     def _onFinished(self) -> None:
         try:
             self._import(self.job.folder)
@@ -170,6 +175,7 @@ class TranslationRun:
 
     def _onEnded(self) -> None:
         self._state = "failed" if self._importError is not None else self.job.state
+        self.job.errorMessage = self._named(self.job.errorMessage)  # the job's own exception tells it too
         self.errorMessage = self.errorMessage or self.job.errorMessage
         self.ended.emit()
 
@@ -193,16 +199,16 @@ class TranslationRun:
                     if stem == "uncertainty" and not self.options.uncertainty:
                         continue
                     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-                    loaded.append(readVolume(path))
+                    loaded.append(readVolume(path, self._matrix))
                     if tuple(loaded[-1].GetImageData().GetDimensions()) != self._dimensions:
                         raise RuntimeError(_("The result has another size than the input; it was dropped."))
                     results.append((stem, loaded[-1], output if stem == "output" else None, record))
+            for stem, node, output, record in results:
+                self._place(stem, node, output, record, inputNode)
         except Exception:
-            for node in loaded:
-                slicer.mrmlScene.RemoveNode(node)
+            for node in filter(slicer.mrmlScene.IsNodePresent, loaded):
+                removeVolume(node)
             raise
-        for stem, node, output, record in results:
-            self._place(stem, node, output, record, inputNode)
 
     def _place(self, stem: str, loaded, output, record: dict, inputNode) -> None:
         node = fillVolume(loaded, output, self._matrix)
@@ -217,7 +223,8 @@ class TranslationRun:
         if stem == "output":
             showInRange(node, float(record["output_range"][0]), brightest(node))
             self.outputNodes.append(node)
-            self.warnings += [text for text in record.get("warnings", []) if text not in self.warnings]
+            warnings = [self._named(text) for text in record.get("warnings", [])]
+            self.warnings += [text for text in warnings if text not in self.warnings]
         else:
-            showInRange(node, 0.0, brightest(node), COLOURS)
+            showInRange(node, 0.0, brightest(node), heat=True)
             self.uncertaintyNodes.append(node)

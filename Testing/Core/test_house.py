@@ -159,7 +159,7 @@ def test_lists_follow_the_disk(tmp_path, monkeypatch, capsys):
 def test_wheel_and_slicer_hold_the_same_packages_and_models():
     setuptools = pyproject()["tool"]["setuptools"]
     folders = {PurePosixPath(entry).parent for entry in cmake_list("MODULE_PYTHON_SCRIPTS")} - {PurePosixPath()}
-    assert {".".join(folder.parts) for folder in folders} == set(setuptools["packages"]) - {"IMTModels"}
+    assert {".".join(folder.parts) for folder in folders} == set(setuptools["packages"]) - {"IMTModels", "IMTResources"}
 
     models = {entry for entry in cmake_list("MODULE_PYTHON_RESOURCES") if entry.startswith(f"{MODELS}/")}
     assert bool(models) == ("IMTModels" in setuptools["packages"])
@@ -168,6 +168,11 @@ def test_wheel_and_slicer_hold_the_same_packages_and_models():
     packed = {entry for entry in models if any(fnmatch(entry.removeprefix(f"{MODELS}/"), pattern) for pattern in patterns)}
     nested = {entry for entry in packed if entry.count("/") != MODELS.count("/") + 1}
     assert models == packed - nested, "package-data takes files directly in the models' folder only"
+
+    read = [entry for entry in cmake_list("MODULE_PYTHON_RESOURCES") if re.fullmatch(r"Resources/[^/]+\.json", entry)]
+    assert bool(read) == ("IMTResources" in setuptools["packages"])
+    assert setuptools["package-dir"]["IMTResources"] == "IMTTranslate/Resources"
+    assert setuptools["package-data"]["IMTResources"] == ["*.json"]
 
 
 def test_one_version():

@@ -129,7 +129,9 @@ class _Methods:
         for name, connector in connectors.items():
             connector.write(self.getValue(name))
             connector.onChanged(self._from_gui(name, connector))
-        self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._to_gui())
+        # A strong reference would be a circle that runs through VTK, which Python's garbage collector breaks at the wrong place.
+        reference = weakref.ref(self)
+        self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: reference() and reference()._to_gui())
         return tag
 
     def disconnectGui(self, guiTag: int | None) -> None:

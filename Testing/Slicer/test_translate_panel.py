@@ -1,0 +1,178 @@
+"""The panel as its users have it: what it shows, what it makes, what it says."""
+# ruff: noqa: F401, F811 - fixtures are imported, and named again as arguments
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+import slicer
+from translate_fixtures import (
+    MODULE,
+    ROOT,
+    add_head,
+    models,
+    node_ids,
+    opened,
+    panel,
+    temporary,
+)
+
+from slicer_harness.host import choose
+
+UI = ROOT / "IMTTranslate" / "Resources" / "UI" / "IMTTranslate.ui"
+# Kept by the rows of modalities, as the lists of models change: Slicer's own binding cannot do that.
+HANDLED = {"modelT1", "modelT2", "modelFLAIR", "modelPD", "modelOther"}
+INTERACTIVE = {"QCheckBox", "QComboBox", "QSpinBox", "QPushButton", "QTextBrowser", "QPlainTextEdit"}
+INTERACTIVE |= {"qMRMLNodeComboBox", "ctkPathLineEdit", "QProgressBar"}
+
+
+def bound_names() -> dict[str, str]:
+    """Widget → SlicerParameterName, as the .ui file says."""
+    found = {}
+    for widget in ET.parse(UI).iter("widget"):
+        for entry in widget.findall("property[@name='SlicerParameterName']"):
+            found[widget.get("name")] = entry.find("string").text
+    return found
+
+
+# --- What it shows -------------------------------------------------------------------------------------------------
+
+
+def test_the_panel_opens_with_nothing_to_do_and_says_why(panel):
+    assert not panel.ui.applyButton.enabled and panel.ui.applyButton.toolTip == "Select an input volume."
+    assert "not for diagnosis" in panel.ui.noticeLabel.text and panel.is_shown(panel.ui.noticeLabel)
+    for widget in (panel.ui.progressBar, panel.ui.guessLabel, panel.ui.scoresLabel):
+        assert not panel.is_shown(widget)
+
+
+def test_every_named_widget_shows_one_parameter_and_every_parameter_is_shown(panel):
+    names = bound_names()
+    assert len(set(names.values())) == len(names) == len(panel.widget._boundWidgets)
+    assert set(names.values()) | HANDLED == set(type(panel.parameters).allParameters)
+
+
+def test_a_widget_and_its_parameter_follow_each_other(panel):
+    for widget_name, name in bound_names().items():
+        check_binding(panel, widget_name, name)
+
+
+def check_binding(panel, widget_name, name):
+    """Change the parameter and look at the widget, then the other way round."""
+    widget, parameters = getattr(panel.ui, widget_name), panel.parameters
+    kind = widget.className()
+    if kind == "qMRMLNodeComboBox":
+        kind = widget.nodeTypes[0]
+        first, second = (slicer.mrmlScene.AddNewNodeByClass(kind, f"{name} {n}") for n in (1, 2))
+        setattr(parameters, name, first)
+        assert widget.currentNode() is first, name
+        choose(widget, f"{name} 2")
+        assert getattr(parameters, name) is widget.currentNode() is second, name
+    elif kind == "QCheckBox":
+        for value in (not widget.checked, widget.checked):
+            setattr(parameters, name, value)
+            assert widget.checked == value, name
+            widget.click()
+            assert getattr(parameters, name) == (not value) == widget.checked, name
+            widget.click()
+    elif kind == "QComboBox":
+        texts = [widget.itemText(index) for index in range(widget.count)]
+        assert len(texts) > 2
+        setattr(parameters, name, texts[2])
+        assert widget.currentText == texts[2], name
+        choose(widget, texts[1])
+        assert getattr(parameters, name) == widget.currentText == texts[1], name
+    elif kind == "QSpinBox":
+        setattr(parameters, name, 37)
+        assert widget.value == 37, name
+        widget.value = 11
+        assert getattr(parameters, name) == widget.value == 11, name
+    else:
+        assert kind == "ctkPathLineEdit"
+        setattr(parameters, name, ROOT)
+        assert widget.currentPath == str(ROOT)
+        widget.currentPath = str(ROOT / "Testing")
+        assert getattr(parameters, name) == ROOT / "Testing"
+
+
+def test_everything_that_can_be_clicked_or_read_has_a_tooltip():
+    missing = []
+    for widget in ET.parse(UI).iter("widget"):
+        if widget.get("class") in INTERACTIVE and widget.find("property[@name='toolTip']/string") is None:
+            missing.append(widget.get("name"))
+    assert not missing
+
+
+# --- Choosing ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"), [("sub-01_FLAIR", "FLAIR"), ("Anna T2w", "T2"), ("Kopf T1", "T1"), ("PD axial", "PD")]
+)
+def test_a_chosen_volume_stays_chosen_and_its_modality_is_guessed_from_its_name(panel, name, modality):
+    node = add_head(name)
+    choose(panel.ui.inputSelector, name)
+    assert panel.ui.inputSelector.currentNode() is node and panel.parameters.inputVolume is node
+    assert panel.parameters.inputModality == panel.ui.modalityComboBox.currentText == modality
+    assert panel.is_shown(panel.ui.guessLabel) and panel.ui.guessLabel.text == f"Taken for {modality} by its name."
+
+
+def test_a_corrected_modality_stays_after_leaving_the_module_and_choosing_the_volume_again(panel):
+    add_head("Kopf T1"), add_head("Other T2", "T2")
+    choose(panel.ui.inputSelector, "Kopf T1")
+    choose(panel.ui.modalityComboBox, "PD")
+    panel.widget.parent.exit()
+    panel.widget.parent.enter()
+    assert panel.parameters.inputModality == panel.ui.modalityComboBox.currentText == "PD"
+    assert panel.ui.inputSelector.currentNode().GetName() == "Kopf T1"
+    choose(panel.ui.inputSelector, "Other T2")
+    assert panel.parameters.inputModality == "T2"
+
+
+def test_a_volume_without_a_telling_name_is_guessed_or_asked_for(panel):
+    add_head("Series 7")
+    choose(panel.ui.inputSelector, "Series 7")
+    text = panel.ui.guessLabel.text
+    assert panel.is_shown(panel.ui.guessLabel)
+    assert text.endswith("by the image itself.") or text == "Its modality is not clear: choose it."
+
+
+def test_the_modalities_offered_follow_the_input_and_rows_without_models_are_hidden(panel):
+    choose(panel.ui.modalityComboBox, "T1")
+    offered = panel.offered()
+    assert list(offered) == ["T2", "FLAIR", "PD", "Other"]
+    assert {"T1-T2", "tiny-T1-T2", "tiny-any"} == set(offered["T2"]) and offered["PD"] == ["tiny-any"]
+    choose(panel.ui.modalityComboBox, "PD")
+    assert panel.offered() == {"T1": ["tiny-any"], "T2": ["tiny-any"]}
+    choose(panel.ui.modalityComboBox, "T1C")
+    assert panel.offered() == {} and "No model translates T1C" in panel.ui.noModelLabel.text
+    assert panel.is_shown(panel.ui.noModelLabel) and not panel.is_shown(panel.ui.modelTextBrowser)
+    panel.parameters.inputVolume = add_head()
+    choose(panel.ui.modalityComboBox, "T1C")
+    assert not panel.ui.applyButton.enabled and "T1C" in panel.ui.applyButton.toolTip
+
+
+def test_the_chosen_models_data_and_limits_are_told(panel):
+    choose(panel.ui.modelT2ComboBox, "T1-T2")
+    text = panel.ui.modelTextBrowser.plainText
+    card = json.loads((ROOT / "IMTTranslate/Resources/IMT-models/T1-T2.json").read_text(encoding="utf-8"))
+    assert card["title"] in text and all(" ".join(limit.split()) in " ".join(text.split()) for limit in card["limits"])
+    assert "Learned from:" in text and "PSNR" in text
+    choose(panel.ui.modelT2ComboBox, "tiny-T1-T2")
+    assert "Random weights." in panel.ui.modelTextBrowser.plainText and panel.parameters.modelT2 == "tiny-T1-T2"
+
+
+def test_a_new_scene_starts_with_the_default_model(panel):
+    choose(panel.ui.modelT2ComboBox, "tiny-any")
+    slicer.mrmlScene.Clear(False)
+    assert panel.ui.modelT2ComboBox.currentIndex == 0 and panel.ui.modelT2ComboBox.currentData == "T1-T2"
+
+
+def test_without_a_modality_to_make_nothing_can_be_started(panel):
+    panel.parameters.inputVolume = add_head()
+    panel.ui.translateToT2CheckBox.click()
+    assert not panel.ui.applyButton.enabled and "at least one modality" in panel.ui.applyButton.toolTip
+    assert not panel.ui.modelT2ComboBox.enabled and not panel.ui.outputT2Selector.enabled
+    panel.ui.translateToFLAIRCheckBox.click()
+    assert panel.ui.applyButton.enabled
