@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 from pathlib import Path
 
 
@@ -38,7 +39,10 @@ def ensureDependencies(requirementsPath: str | Path) -> None:
     from slicer import packaging
     from slicer.i18n import tr as _
 
-    if slicer.util.mainWindow() is not None:
+    if slicer.util.mainWindow() is None:
+        checkDependencies(requirementsPath)
+        return
+    try:
         if importlib.util.find_spec("torch") is None and importlib.util.find_spec("PyTorchUtils") is not None:
             import PyTorchUtils
 
@@ -47,6 +51,9 @@ def ensureDependencies(requirementsPath: str | Path) -> None:
             importlib.invalidate_caches()
         if importlib.util.find_spec("torch") is not None and _missing(requirementsPath):
             packaging.pip_ensure(packaging.load_requirements(str(requirementsPath)), requester="IMT")
+    except subprocess.CalledProcessError as error:
+        text = _("The packages that IMT needs could not be installed ({error}). Check the network, or install them from wheels: see the README.")
+        raise RuntimeError(text.format(error=error)) from error
     checkDependencies(requirementsPath)
 
 

@@ -47,6 +47,22 @@ def _importedFrom(name: str) -> Path | None:
     return Path(next(iter(specification.submodule_search_locations))).resolve().parent
 
 
+PATHS_VARIABLE = "IMT_PATHS"
+# PythonSlicer is a launcher that puts Slicer's own packages before what PYTHONPATH says: an engine's older scipy would
+# lose against Slicer's. So the paths come in a variable of our own, and are put first inside the process.
+_BOOTSTRAP = (
+    "import os, runpy, sys; "
+    f"sys.path[:0] = [path for path in os.environ.get('{PATHS_VARIABLE}', '').split(os.pathsep) if path]; "
+    "runpy.run_module('{module}', run_name='__main__', alter_sys=True)"
+)
+
+
+def moduleCommand(module: str, *arguments: str) -> list[str]:
+    """The command that runs a Python module as `python -m` does, with `workerEnvironment`'s paths before all others."""
+    # -P: a file torch.py in the folder that Slicer was started from is not the torch that is meant.
+    return [pythonExecutable(), "-P", "-c", _BOOTSTRAP.replace("{module}", module), *arguments]
+
+
 def workerEnvironment(packageFolders: Iterable[str | Path] = ()) -> dict[str, str]:
     """The environment of a worker process.
 
@@ -54,9 +70,10 @@ def workerEnvironment(packageFolders: Iterable[str | Path] = ()) -> dict[str, st
     """
     environment = dict(os.environ)
     paths = [str(folder) for folder in packageFolders] + moduleFolders()
+    environment[PATHS_VARIABLE] = os.pathsep.join(paths)
     paths += [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path not in paths]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     environment["PYTHONUTF8"] = "1"
     environment["PYTHONUNBUFFERED"] = "1"
-    environment.pop("ITK_AUTOLOAD_PATH", None)  # Slicer sets it, and it makes ITK's wheels crash
+    environment.pop("ITK_AUTOLOAD_PATH", None)  # it makes ITK's wheels crash; PythonSlicer sets it again, and `imt` pops it again
     return environment

@@ -86,7 +86,7 @@ class Job(BackgroundJob):
             self._send()
         elif not running:
             code = self.worker.exitCode
-            self._end("failed", "\n".join([describeExit(code), *self._lastLines()]), code)
+            self._end("failed", "\n".join([describeExit(code, self._lastLines()), *self._lastLines()]), code)
 
     def _read(self) -> None:
         for stream, text in self.worker.readLines():

@@ -114,13 +114,16 @@ def readVolume(path: Path, matrix):
     :raises RuntimeError: if it cannot be read, or its voxels lie elsewhere; nothing is left in the scene.
     """
     import slicer
+    from slicer.i18n import tr as _
 
-    node = slicer.util.loadVolume(str(path), properties={"show": False, "singleFile": True})
-    storage = node.GetStorageNode()
-    if storage is not None:  # it points to a file that is about to go
-        node.SetAndObserveStorageNodeID(None)
-        slicer.mrmlScene.RemoveNode(storage)
+    # Not slicer.util.loadVolume: it would put the temporary file into the menu of recent files.
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", path.stem)
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetSingleFile(1)
     try:
+        if not storage.ReadData(node, True):  # True: the node does not keep this storage
+            raise RuntimeError(_("The result {path} cannot be read.").format(path=path))
         _turnVoxels(node, matrix)
     except Exception:
         removeVolume(node)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import IO
 
 TERMINATE_SECONDS = 0.3  # for a clean end after SIGTERM, before SIGKILL
@@ -169,10 +169,15 @@ def killAllChildren() -> None:
 atexit.register(killAllChildren)
 
 
-def describeExit(exitCode: int | None) -> str:
-    """What an exit code says of a process that ended without a word of its own."""
+def describeExit(exitCode: int | None, lastLines: Iterable[str] = ()) -> str:
+    """What an exit code says of a process that ended without a word of its own.
+
+    :param lastLines: the end of its output: Slicer's launcher gives 1 for a crash, and says so there alone.
+    """
     if exitCode is None:
         return "The process did not end."
+    if exitCode == 1 and any("exit abnormally" in line for line in lastLines):
+        return "The process crashed or was killed: the computer may have run out of memory."
     if sys.platform == "win32" and exitCode & 0xFFFFFFFF >= 0xC0000000:
         return f"The process crashed (0x{exitCode & 0xFFFFFFFF:08X})."
     if exitCode >= 0:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .environment import pythonExecutable, workerEnvironment
+from .environment import moduleCommand, workerEnvironment
 from .processes import ChildProcess
 
 IDLE_SECONDS = 300  # of a worker that is not kept: only for a job that never comes to an end
@@ -63,8 +63,7 @@ class Worker:
         if not self.isRunning():
             process = self._makeProcess()
             idle = self.keepSeconds or IDLE_SECONDS
-            # -P: a file torch.py in the folder that Slicer was started from is not the torch that is meant.
-            command = [pythonExecutable(), "-P", "-m", "IMTCommand", "serve", "--idle", f"{idle:g}"]
+            command = moduleCommand("IMTCommand", "serve", "--idle", f"{idle:g}")
             process.start(command, workerEnvironment(self.packageFolders))
             self._process = process
         self._number += 1

@@ -87,6 +87,11 @@ class PanelController:
         self._rows.update(self._choice, source)
         self._updateModelText(source)
         ui = self._ui
+        folder = ui.modelFolderPathLineEdit
+        if folder.currentPath == ".":  # how an empty pathlib.Path is shown
+            blocked = folder.blockSignals(True)
+            folder.currentPath = ""
+            folder.blockSignals(blocked)
         ui.samplesLabel.enabled = ui.samplesSpinBox.enabled = self._parameterNode.uncertainty
         problem = self._whyNot(source)
         running = self.isRunning()
@@ -212,8 +217,9 @@ class PanelController:
         self.update()
 
     def _showResult(self, run: TranslationRun) -> None:
-        if self._parameterNode is not None:
-            self._parameterNode.comparedVolume = run.outputNodes[0]
+        self._logic.getParameterNode().comparedVolume = run.outputNodes[0]
+        if self._parameterNode is None:  # another module is open: its views are left alone
+            return
         if run.uncertaintyNodes:
             views.showOver(run.outputNodes[0], run.uncertaintyNodes[0])
             views.showColourScale(run.uncertaintyNodes[0])

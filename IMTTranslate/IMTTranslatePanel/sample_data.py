@@ -18,7 +18,7 @@ def register(resources: Path) -> None:
     folder = resources / "IMT-sample-data"
     logic = SampleData.SampleDataLogic
     if hasattr(logic, "registerCustomSampleDataCategory"):  # Slicer 5.12 and later
-        logic.registerCustomSampleDataCategory(category=CATEGORY, title="IMT: image modality translation")
+        logic.registerCustomSampleDataCategory(CATEGORY, title="IMT: image modality translation")
     for entry in json.loads((folder / "IMT-sample-data.json").read_text(encoding="utf-8")):
         thumbnail = folder / f"{Path(entry['file']).name.split('.')[0]}.png"
         logic.registerCustomSampleDataSource(

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
 
 import slicer
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> int:
     for path in files:
         try:
             translate_file(logic, path, values.output, values.model)
-        except (RuntimeError, ValueError) as error:  # one bad volume does not stop the others
+        except Exception as error:  # one bad volume does not stop the others
             print(f"{path.name}: {error}", file=sys.stderr, flush=True)
             failed += 1
     return 3 if failed else 0
@@ -81,6 +82,9 @@ if __name__ == "__main__":
         code = main(sys.argv[1:])
     except SystemExit as error:  # argparse; without this, Slicer would stay open
         code = int(error.code or 0)
+    except BaseException:  # likewise
+        traceback.print_exc()
+        code = 1
     if inSlicer:
         slicer.util.exit(code)
     else:

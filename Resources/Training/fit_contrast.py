@@ -233,7 +233,7 @@ def fit(examples: list[Example]) -> dict[str, np.ndarray]:
         return value, (((shares - truth) * weight[:, None]).T @ clipped + 2 * RIDGE * ridge).ravel()
 
     matrix = minimize(loss, np.zeros(np.prod(shape)), jac=True, method="L-BFGS-B", options={"maxiter": 5000}).x.reshape(shape)
-    centres = np.array([scaled[classes == c].mean(axis=0) if (classes == c).any() else scaled.mean(axis=0) for c in range(shape[0])])
+    centres = np.array([scaled[classes == c].mean(axis=0) for c in range(shape[0])])
     precision = np.linalg.inv(np.cov((scaled - centres[classes]).T) + 0.01 * np.eye(len(FEATURES)))
     offsets = scaled[:, None] - centres
     unusual = np.sqrt(np.einsum("ncf,fg,ncg->nc", offsets, precision, offsets).min(axis=1))
