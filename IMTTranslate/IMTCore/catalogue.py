@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from .cards import ModelCard, read_card
 from .errors import BadInput, BadModel, ImtError, OutputFailure
-from .files import describe_write_error, whole_file
+from .files import data_folder, describe_write_error, whole_file
 from .progress import Progress
 
 USER_FOLDER_VARIABLE = "IMT_MODELS"
@@ -32,14 +31,7 @@ def user_folder() -> Path:
     """The user's own model folder: `$IMT_MODELS`, or IMT/models in the system's place for user data."""
     if os.environ.get(USER_FOLDER_VARIABLE):
         return Path(os.environ[USER_FOLDER_VARIABLE])
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return base / "IMT" / "models"
+    return data_folder() / "models"
 
 
 def list_cards(first: Path | None = None) -> tuple[list[ModelCard], list[str]]:

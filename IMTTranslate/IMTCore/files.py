@@ -7,12 +7,25 @@ import errno
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import OutputFailure
+
+
+def data_folder() -> Path:
+    """IMT's folder in the system's place for a user's data; it need not be there."""
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return base / "IMT"
 
 
 def describe_write_error(path: Path, error: OSError) -> str:

@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from IMTCore.files import data_folder
+
 from .application import removeFolder
 from .environment import pythonExecutable, workerEnvironment
 from .jobs import JobFailed, ProcessJob
@@ -30,14 +32,7 @@ def packagesRoot() -> Path:
     """Where the folders lie: `$IMT_PACKAGES`, or IMT/packages in the system's place for user data."""
     if os.environ.get(ROOT_VARIABLE):
         return Path(os.environ[ROOT_VARIABLE])
-    home = Path.home()  # as IMTCore.catalogue finds the models' folder
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
-    return base / "IMT" / "packages"
+    return data_folder() / "packages"
 
 
 class PackageFolder:
