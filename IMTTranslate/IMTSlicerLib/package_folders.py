@@ -18,8 +18,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from IMTCore.files import data_folder
-
 from .application import removeFolder
 from .environment import pythonExecutable, workerEnvironment
 from .jobs import JobFailed, ProcessJob
@@ -32,6 +30,8 @@ def packagesRoot() -> Path:
     """Where the folders lie: `$IMT_PACKAGES`, or IMT/packages in the system's place for user data."""
     if os.environ.get(ROOT_VARIABLE):
         return Path(os.environ[ROOT_VARIABLE])
+    from IMTCore.files import data_folder
+
     return data_folder() / "packages"
 
 
