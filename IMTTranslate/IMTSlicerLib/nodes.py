@@ -9,6 +9,7 @@ from typing import Any
 
 SYNTHETIC_ATTRIBUTE = "IMT.Synthetic"
 MARK_ATTRIBUTE = "IMT.Mark"
+GRID_TOLERANCE = 0.01  # of a voxel
 HEAT_NAME = "IMT heat"
 # Black through violet and orange to pale yellow, of even steps in lightness: (position, red, green, blue).
 HEAT = ((0.0, 0.0, 0.0, 0.02), (0.25, 0.32, 0.06, 0.43), (0.5, 0.73, 0.21, 0.33), (0.75, 0.97, 0.55, 0.04), (1.0, 0.99, 1.0, 0.65))
@@ -79,12 +80,23 @@ def gridOf(node):
 
 def haveSameGrid(first, second) -> bool:
     """Whether two volumes have the same voxels at the same places (to a hundredth of a voxel), transforms included."""
+    import slicer
+
     if first.GetTransformNodeID() != second.GetTransformNodeID():
         return False
     (matrix, dimensions), (other, otherDimensions) = gridOf(first), gridOf(second)
-    tolerance = 0.01 * min(first.GetSpacing())
-    close = all(abs(matrix.GetElement(r, c) - other.GetElement(r, c)) <= tolerance for r in range(4) for c in range(4))
-    return close and dimensions == otherDimensions
+    one, two = slicer.util.arrayFromVTKMatrix(matrix), slicer.util.arrayFromVTKMatrix(other)
+    return dimensions == otherDimensions and _farthest(one, two, dimensions) <= GRID_TOLERANCE * min(first.GetSpacing())
+
+
+def _farthest(one, two, dimensions) -> float:
+    """By how many mm a voxel's place differs at most between two IJK-to-RAS arrays (4, 4): at one of the grid's corners."""
+    import itertools
+
+    import numpy as np
+
+    corners = np.array([[*corner, 1] for corner in itertools.product(*((0, n - 1) for n in dimensions))])
+    return float(np.linalg.norm((corners @ (one - two).T)[:, :3], axis=1).max())
 
 
 def fileNameFor(node) -> str:
@@ -143,7 +155,7 @@ def _turnVoxels(node, matrix) -> None:
     for axis in turned:
         found[:3, 3] += found[:3, axis] * (dimensions[axis] - 1)
         found[:3, axis] *= -1
-    if np.abs(found - wanted).max() > 0.01 * min(node.GetSpacing()):
+    if _farthest(found, wanted, dimensions) > GRID_TOLERANCE * min(node.GetSpacing()):
         raise RuntimeError(_("The result does not lie on the grid of the input; it was dropped."))
     if turned:
         array = slicer.util.arrayFromVolume(node)
@@ -243,13 +255,13 @@ def showInRange(node, low: float, high: float, heat: bool = False) -> None:
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(low, high)
     if heat:
-        display.SetAndObserveColorNodeID(heatColours().GetID())
+        display.SetAndObserveColorNodeID(heatColorTable().GetID())
         display.SetAutoThreshold(False)
         display.SetThreshold(1e-6 * high, 1e9)
         display.SetApplyThreshold(True)
 
 
-def heatColours():
+def heatColorTable():
     """The scene's colour table for uncertainty and error maps; made at its first use, and saved with the scene.
 
     Slicer's own tables of this kind lie in files, which a run without the application does not have.
