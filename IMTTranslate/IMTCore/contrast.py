@@ -233,7 +233,10 @@ def _depth(mask: np.ndarray, axis: int, step_mm: float) -> np.ndarray:
 
 
 def _box_sum(values: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Sums over boxes of 2 × `reach` + 1 voxels; beyond the array there is 0."""
+    """Sums over boxes of 2 × `reach` + 1 voxels; beyond the array there is 0.
+
+    As scipy.ndimage.uniform_filter, whose import would cost every translation more time than this takes.
+    """
     for axis, r in enumerate(reach):
         if r:
             padding = [(r + 1, r) if a == axis else (0, 0) for a in range(3)]

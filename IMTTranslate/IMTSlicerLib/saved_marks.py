@@ -6,7 +6,6 @@ of a save only through the storage node, which is therefore watched.
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 
@@ -77,6 +76,7 @@ def _stamp(name: str) -> tuple[int, int] | None:
 def _writeMark(storage, nodeID: str) -> None:
     import slicer
 
+    from IMTCore.files import write_json
     from IMTCore.provenance import is_mark, sidecar_path
 
     node = slicer.mrmlScene.GetNodeByID(nodeID)
@@ -89,4 +89,4 @@ def _writeMark(storage, nodeID: str) -> None:
         logging.warning("IMT: the mark of %s was not saved: %s is another file.", node.GetName(), path.name)
         return
     record.pop("output", None)  # the hash of the file that `imt` wrote, which is not this one
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, record)

@@ -51,8 +51,8 @@ def showSideBySide(first, second, overlay=None, opacity: float = 0.5) -> None:
             widget.mrmlSliceCompositeNode().SetHotLinkedControl(1)
 
 
-def showColourScale(node) -> None:
-    """Put a colour legend beside a volume in the views."""
+def showColorLegend(node) -> None:
+    """Show the color legend of a volume in the views."""
     import slicer
 
     if _layoutManager() is None or not hasattr(slicer.modules, "colors"):

@@ -222,7 +222,7 @@ class PanelController:
             return
         if run.uncertaintyNodes:
             views.showOver(run.outputNodes[0], run.uncertaintyNodes[0])
-            views.showColourScale(run.uncertaintyNodes[0])
+            views.showColorLegend(run.uncertaintyNodes[0])
         else:
             views.showVolume(run.outputNodes[0])
 
@@ -250,7 +250,7 @@ class PanelController:
             self._ui.scoresLabel.text = scoresAsHtml(comparison.scores)
             synthetic, real = comparison.comparedNodes()
             views.showSideBySide(real, synthetic, comparison.errorNode)
-            views.showColourScale(comparison.errorNode)
+            views.showColorLegend(comparison.errorNode)
         elif comparison.job.state == "cancelled":
             self._ui.scoresLabel.text = _("Cancelled.")
         else:

@@ -44,6 +44,7 @@ if not MISSING:
     )
 
     start_session()  # from here on, test files may import qt, ctk and slicer
+    from translate_fixtures import models, nothing_left, opened, panel, temporary  # noqa: F401 - fixtures
 else:
 
     class _Skipped(pytest.Module):

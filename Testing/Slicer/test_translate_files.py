@@ -1,5 +1,4 @@
 """Results on disk: scenes and files keep what the results are; and scripts without Qt, as in a batch."""
-# ruff: noqa: F401, F811 - fixtures are imported, and named again as arguments
 
 from __future__ import annotations
 
@@ -11,8 +10,7 @@ import sys
 import numpy as np
 import pytest
 import slicer
-from test_translate_logic import logic, run, worker
-from translate_fixtures import ROOT, add_head, add_rotation, matrix_of, models, nothing_left, temporary
+from translate_fixtures import ROOT, add_head, add_rotation, matrix_of
 
 SCRIPT = """
 import sys

@@ -1,5 +1,4 @@
 """The life of the module: opening and what it costs, settings, leaving, reload, sample data, its own test."""
-# ruff: noqa: F401, F811 - fixtures are imported, and named again as arguments
 
 from __future__ import annotations
 
@@ -12,17 +11,7 @@ import pytest
 import qt
 import SampleData
 import slicer
-from translate_fixtures import (
-    MODULE,
-    ROOT,
-    Panel,
-    add_head,
-    children,
-    models,
-    nothing_left,
-    temporary,
-    wait_until,
-)
+from translate_fixtures import MODULE, ROOT, Panel, add_head, children, wait_until
 
 from slicer_harness import host
 from slicer_harness.host import choose

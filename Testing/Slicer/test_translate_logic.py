@@ -1,10 +1,8 @@
 """The logic as a script uses it: what it returns, what it refuses, and that a result lies exactly where its input does."""
-# ruff: noqa: F401, F811 - fixtures are imported, and named again as arguments
 
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,11 +17,8 @@ from translate_fixtures import (
     children,
     head_array,
     matrix_of,
-    models,
     node_ids,
-    nothing_left,
     set_matrix,
-    temporary,
     wait_until,
 )
 

@@ -1,5 +1,4 @@
 """The panel as its users have it: what it shows, what it makes, what it says."""
-# ruff: noqa: F401, F811 - fixtures are imported, and named again as arguments
 
 from __future__ import annotations
 
@@ -8,16 +7,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 import slicer
-from translate_fixtures import (
-    MODULE,
-    ROOT,
-    add_head,
-    models,
-    node_ids,
-    opened,
-    panel,
-    temporary,
-)
+from translate_fixtures import ROOT, add_head
 
 from slicer_harness.host import choose
 

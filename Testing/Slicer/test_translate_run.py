@@ -1,5 +1,4 @@
 """A translation by click: what comes into the scene, and that cancelling or meddling leaves it whole."""
-# ruff: noqa: F401, F811 - fixtures are imported, and named again as arguments
 
 from __future__ import annotations
 
@@ -10,19 +9,7 @@ import numpy as np
 import psutil
 import pytest
 import slicer
-from translate_fixtures import (
-    add_head,
-    add_rotation,
-    children,
-    head_array,
-    matrix_of,
-    models,
-    node_ids,
-    opened,
-    panel,
-    temporary,
-    wait_until,
-)
+from translate_fixtures import add_head, add_rotation, children, head_array, matrix_of, node_ids, wait_until
 
 from slicer_harness.host import choose
 

@@ -1,5 +1,4 @@
 """What the panel says when something is wrong; the scene stays as it was each time, and the logic says the same."""
-# ruff: noqa: F401, F811 - fixtures are imported, and named again as arguments
 
 from __future__ import annotations
 
@@ -12,19 +11,7 @@ from pathlib import Path
 
 import pytest
 import slicer
-from translate_fixtures import (
-    ROOT,
-    SAMPLES,
-    add_head,
-    bad_volumes,
-    copy_models,
-    models,
-    node_ids,
-    opened,
-    panel,
-    temporary,
-    wait_until,
-)
+from translate_fixtures import SAMPLES, add_head, bad_volumes, copy_models, node_ids
 
 from slicer_harness.host import choose
 
