@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -19,9 +18,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-
-# As `imt` sets it, for the baseline too: else it would suffer more than `imt` from whatever else runs here.
-os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
@@ -97,6 +93,12 @@ def plain_loop(volume: Volume, device: str) -> float:
         return time.perf_counter() - start
 
 
+def plain_loop_alone(path: Path, device: str) -> float:
+    """`plain_loop` in a process of its own, with torch's own settings: `imt` has others (OMP_WAIT_POLICY)."""
+    run = [sys.executable, __file__, "--plain-loop", str(path), "--device", device]
+    return float(subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
 def command(arguments: list[str]) -> tuple[float, float, dict[str, float]]:
     """Wall seconds, peak memory in GB, and seconds by stage of one `imt` command in its own process."""
     start = time.perf_counter()
@@ -114,18 +116,22 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--plain-loop", type=Path, help=argparse.SUPPRESS)
     values = parser.parse_args()
+    if values.plain_loop:
+        print(plain_loop(read_volume(values.plain_loop), values.device))
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         filled = make_input(folder / "T1.nii.gz")
-        volume, model = read_volume(folder / "T1.nii.gz"), make_model(folder)
+        model = make_model(folder)
         cpu = "fp32 bf16" if values.device == "cpu" else "fp32 auto"
         settings = [(str(model), precision, batch) for precision in cpu.split() for batch in ("1", "8")]
         settings.append(("T1-T2", "auto", "8"))  # the shipped, narrow model
         loops: list[float] = []
         measured: dict[tuple[str, str, str], list[tuple[float, float, dict[str, float]]]] = {s: [] for s in settings}
         for _ in range(values.runs):  # in turn, so that a drifting machine does not favour one of them
-            loops.append(plain_loop(volume, values.device))
+            loops.append(plain_loop_alone(folder / "T1.nii.gz", values.device))
             for name_or_path, precision, batch in settings:
                 arguments = [
                     "translate",

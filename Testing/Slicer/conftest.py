@@ -44,7 +44,16 @@ if not MISSING:
     )
 
     start_session()  # from here on, test files may import qt, ctk and slicer
-    from translate_fixtures import models, nothing_left, opened, panel, temporary  # noqa: F401 - fixtures
+    from translate_fixtures import (  # noqa: F401 - fixtures
+        logic,
+        models,
+        nothing_left,
+        opened,
+        panel,
+        run,
+        temporary,
+        worker,
+    )
 else:
 
     class _Skipped(pytest.Module):

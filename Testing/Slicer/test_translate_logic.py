@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import slicer
 from translate_fixtures import (
-    MODULE,
     add_head,
     add_rotation,
     add_warp,
@@ -22,39 +18,7 @@ from translate_fixtures import (
     wait_until,
 )
 
-from slicer_harness import host
-
 ROTATION = np.array([[0.8, -0.6, 0.0], [0.48, 0.64, -0.6], [0.36, 0.48, 0.8]])
-
-
-@pytest.fixture
-def logic(nothing_left):
-    """The module's logic, in a scene without its panel."""
-    host.load_module(MODULE)
-    return importlib.import_module("IMTTranslate").IMTTranslateLogic()
-
-
-@pytest.fixture(scope="module")
-def worker(temporary) -> Iterator:
-    """One process for the tests that ask what comes out, not how it is started."""
-    host.load_module(MODULE)
-    from IMTSlicerLib.workers import Worker
-
-    worker = Worker(keepSeconds=300)
-    yield worker
-    worker.stop()
-
-
-@pytest.fixture
-def run(worker, slicer_app, models):
-    """Translates T1 to T2 with the tiny model in the kept process; returns the output node."""
-    from IMTTranslatePanel.translation_run import TranslationOptions, TranslationRun, TranslationTarget
-
-    def translate(node, output=None, **options):
-        target = TranslationTarget(str(models / "tiny-T1-T2.json"), "T2", output)
-        return TranslationRun(node, [target], TranslationOptions(**options), "T1", worker).start().wait().outputNodes[0]
-
-    return translate
 
 
 # --- Geometry ------------------------------------------------------------------------------------------------------

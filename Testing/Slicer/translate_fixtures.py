@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -262,6 +263,36 @@ def panel(opened, slicer_app, temporary: Path, models: Path) -> Iterator[Panel]:
     qt.QSettings().remove("IMTTranslate")
     qt.QSettings().setValue("IMTTranslate/keepModelLoaded", "True")  # the next test's scene starts with it
     assert not list(temporary.iterdir())
+
+
+@pytest.fixture
+def logic(nothing_left):
+    """The module's logic, in a scene without its panel."""
+    host.load_module(MODULE)
+    return importlib.import_module("IMTTranslate").IMTTranslateLogic()
+
+
+@pytest.fixture(scope="module")
+def worker(temporary) -> Iterator:
+    """One process for the tests that ask what comes out, not how it is started."""
+    host.load_module(MODULE)
+    from IMTSlicerLib.workers import Worker
+
+    worker = Worker(keepSeconds=300)
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def run(worker, slicer_app, models: Path) -> Callable:
+    """Translates T1 to T2 with the tiny model in the kept process; returns the output node."""
+    from IMTTranslatePanel.translation_run import TranslationOptions, TranslationRun, TranslationTarget
+
+    def translate(node, output=None, **options):
+        target = TranslationTarget(str(models / "tiny-T1-T2.json"), "T2", output)
+        return TranslationRun(node, [target], TranslationOptions(**options), "T1", worker).start().wait().outputNodes[0]
+
+    return translate
 
 
 def copy_models(models: Path, folder: Path) -> Path:
