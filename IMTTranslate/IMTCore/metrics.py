@@ -1,7 +1,7 @@
-"""Image similarity under named conventions (Yang et al. 2020, Evaluation metrics; Wang et al. 2004 for SSIM).
+"""Image similarity, and the conventions that IMT scores by (Yang et al. 2020, Evaluation metrics; Wang et al. 2004).
 
 A number without its convention says nothing: published PSNRs of the same task differ by many dB through scaling
-alone. Every function states its scale, and `evaluate` returns it with the numbers.
+alone. Every function states its scale, and `evaluate` returns it with the numbers. `conventions` has those of others.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 
 from .errors import BadInput
 from .intensity import background_value, foreground_mask
+from .structural_similarity import ssim
 
 MI_BINS = 256
-SSIM_WINDOW = 7
 PERCENTILE = 99.5
 
 
@@ -31,52 +31,69 @@ def psnr(truth: np.ndarray, prediction: np.ndarray, data_range: float, mask: np.
     return float("inf") if error == 0 else float(10 * np.log10(data_range**2 / error))
 
 
-def ssim_map(truth: np.ndarray, prediction: np.ndarray, data_range: float) -> np.ndarray:
-    """SSIM of one slice pair [j, i] with scikit-image's defaults: uniform 7×7 window, sample covariance.
+def entropies(
+    truth: np.ndarray, prediction: np.ndarray, bins: int = MI_BINS, mask: np.ndarray | None = None
+) -> tuple[float, float, float]:
+    """Entropies of the truth, of the prediction, and of both together: nats, `bins` equal bins over each image's own range."""
+    x, y = ((image.ravel() if mask is None else image[mask]).astype(np.float64) for image in (truth, prediction))
+    joint = np.histogram2d(x, y, bins)[0] / x.size
 
-    Returns:
-        The map of the window centres at least 3 pixels from the edge, (rows − 6, columns − 6).
-    """
-    from scipy.ndimage import uniform_filter
+    def entropy(shares: np.ndarray) -> float:
+        filled = shares[shares > 0]
+        return float(-(filled * np.log(filled)).sum())
 
-    x, y = truth.astype(np.float64), prediction.astype(np.float64)
-    sample = SSIM_WINDOW**2 / (SSIM_WINDOW**2 - 1)
-    mean_x, mean_y = uniform_filter(x, SSIM_WINDOW), uniform_filter(y, SSIM_WINDOW)
-    var_x = sample * (uniform_filter(x * x, SSIM_WINDOW) - mean_x * mean_x)
-    var_y = sample * (uniform_filter(y * y, SSIM_WINDOW) - mean_y * mean_y)
-    cov = sample * (uniform_filter(x * y, SSIM_WINDOW) - mean_x * mean_y)
-    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
-    result = (2 * mean_x * mean_y + c1) * (2 * cov + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-    pad = SSIM_WINDOW // 2
-    return result[pad:-pad, pad:-pad]
-
-
-def ssim(truth: np.ndarray, prediction: np.ndarray, data_range: float, mask: np.ndarray | None = None) -> float:
-    """Mean over slices [k] of each slice's mean SSIM; with a mask, the mean over the masked window centres.
-
-    Raises:
-        BadInput: if a slice is smaller than the window.
-    """
-    if min(truth.shape[1:]) < SSIM_WINDOW:
-        raise BadInput(f"SSIM needs slices of at least {SSIM_WINDOW} × {SSIM_WINDOW} pixels; these have {truth.shape[1:]}.")
-    pad = SSIM_WINDOW // 2
-    values: list[np.ndarray] = []
-    for k in range(len(truth)):
-        if mask is not None and not mask[k, pad:-pad, pad:-pad].any():
-            continue
-        image = ssim_map(truth[k], prediction[k], data_range)
-        values.append(image[mask[k, pad:-pad, pad:-pad]] if mask is not None else np.array([image.mean()]))
-    return float(np.concatenate(values).mean()) if values else float("nan")
+    return entropy(joint.sum(axis=1)), entropy(joint.sum(axis=0)), entropy(joint)
 
 
 def mutual_information(truth: np.ndarray, prediction: np.ndarray, bins: int = MI_BINS, mask: np.ndarray | None = None) -> float:
-    """Mutual information in nats of the joint histogram with `bins` equal bins over each image's own range."""
-    x, y = (image.ravel() if mask is None else image[mask] for image in (truth, prediction))
-    joint, _, _ = np.histogram2d(x.astype(np.float64), y.astype(np.float64), bins=bins)
-    joint /= joint.sum()
-    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-    filled = joint > 0
-    return float((joint[filled] * np.log(joint[filled] / independent[filled])).sum())
+    """Mutual information in nats (Yang et al. 2020, Eq. 8); divide by log 2 for bits. Bins as `entropies`.
+
+    The paper states neither bins nor unit. More bins give a higher value, most of all on few voxels.
+    """
+    own_truth, own_prediction, joint = entropies(truth, prediction, bins, mask)
+    return own_truth + own_prediction - joint
+
+
+def normalised_mutual_information(
+    truth: np.ndarray, prediction: np.ndarray, bins: int = MI_BINS, mask: np.ndarray | None = None
+) -> float:
+    """(H(truth) + H(prediction)) / H(both): 1 (independent) to 2 (one determines the other), as Studholme et al. 1999.
+
+    scikit-image's `normalized_mutual_information` is the same (with 100 bins by default). 2 for two constant images.
+    """
+    own_truth, own_prediction, joint = entropies(truth, prediction, bins, mask)
+    return (own_truth + own_prediction) / joint if joint > 0 else 2.0
+
+
+def gradient_energy(image: np.ndarray, mask: np.ndarray | None = None, spacing_ji: tuple[float, float] = (1.0, 1.0)) -> float:
+    """Mean squared in-plane gradient of an image [k, j, i], per mm² for a spacing in mm.
+
+    Differences of neighbouring pixels that both lie in `mask` count, so that the mask's edge adds nothing. Differences
+    between slices do not count: a jitter from slice to slice is not sharpness.
+    """
+    total = 0.0
+    for axis, spacing in zip((1, 2), spacing_ji, strict=True):
+        squares = (np.diff(image.astype(np.float64), axis=axis) / spacing) ** 2
+        if mask is not None:
+            inner = [mask.take(np.arange(start, mask.shape[axis] - 1 + start), axis) for start in (0, 1)]
+            squares = squares[inner[0] & inner[1]]
+        total += float(squares.mean()) if squares.size else 0.0
+    return total
+
+
+def sharpness(
+    truth: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None, spacing_ji: tuple[float, float] = (1.0, 1.0)
+) -> float:
+    """Gradient energy of the prediction over that of the truth, both [k, j, i] in one scale: 1 is as sharp as the real image.
+
+    Below 1 the prediction is blurred (or low in contrast), above 1 it has texture or noise that the truth lacks. The
+    truth's own noise counts as sharpness, so a good prediction of a noisy image stays below 1.
+
+    Returns:
+        0 or more; NaN if the truth is flat.
+    """
+    energy = gradient_energy(truth, mask, spacing_ji)
+    return gradient_energy(prediction, mask, spacing_ji) / energy if energy > 0 else float("nan")
 
 
 def unit_scaled(image: np.ndarray, percentile: float = PERCENTILE) -> np.ndarray:
@@ -145,7 +162,28 @@ CONVENTIONS = {
     "psnr": "10 log10(data range squared / mean squared error), dB",
     "ssim": "uniform 7x7 window, sample covariance (scikit-image's defaults); region volume: mean over axial slices",
     "mi": "mutual information, 256 bins over each image's own range, nats",
+    "sharpness": "in-plane gradient energy of the prediction over the truth's, in the mask, scaled as the first row: 1 is as sharp "
+    "as the real image, less is blurred; the truth's noise counts as sharpness",
 }
+
+
+def check_pair(truth: np.ndarray, prediction: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Refuse what cannot be compared; return the region to compare in: `mask`, or the truth's foreground.
+
+    Raises:
+        BadInput: if the shapes differ, a value is NaN or infinite, or the mask is empty.
+    """
+    if truth.shape != prediction.shape:
+        raise BadInput(f"Truth and prediction have different sizes: {truth.shape[::-1]} and {prediction.shape[::-1]} voxels.")
+    for name, image in (("truth", truth), ("prediction", prediction)):
+        if not np.isfinite(image).all():
+            raise BadInput(
+                f"The {name} has {int((~np.isfinite(image)).sum())} voxels that are NaN or infinite. Replace them first."
+            )
+    region = foreground_mask(truth, background_value(truth)) if mask is None else mask
+    if not region.any():
+        raise BadInput("The mask is empty: there is nothing to compare.")
+    return region
 
 
 def evaluate(
@@ -167,16 +205,7 @@ def evaluate(
     Raises:
         BadInput: if the shapes differ or the mask is empty.
     """
-    if truth.shape != prediction.shape:
-        raise BadInput(f"Truth and prediction have different sizes: {truth.shape[::-1]} and {prediction.shape[::-1]} voxels.")
-    for name, image in (("truth", truth), ("prediction", prediction)):
-        if not np.isfinite(image).all():
-            raise BadInput(
-                f"The {name} has {int((~np.isfinite(image)).sum())} voxels that are NaN or infinite. Replace them first."
-            )
-    region = foreground_mask(truth, background_value(truth)) if mask is None else mask
-    if not region.any():
-        raise BadInput("The mask is empty: there is nothing to compare.")
+    region = check_pair(truth, prediction, mask)
     scores = []
     scaled_truth = unit_scaled(truth)
     scalings = {
