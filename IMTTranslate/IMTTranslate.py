@@ -100,6 +100,7 @@ class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.logic = None
         self.panel = None
+        self.readerStudy = None
         self._parameterNode = None
         self._wrapper = None
         self._connection = None
@@ -108,6 +109,7 @@ class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Build the panel."""
         from IMTTranslatePanel.controller import PanelController
+        from IMTTranslatePanel.reader_study_page import ReaderStudyPage
 
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = slicer.util.loadUI(self.resourcePath("UI/IMTTranslate.ui"))
@@ -118,6 +120,8 @@ class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._boundWidgets = {name: widget for name, widget in named if name}
         self.logic = IMTTranslateLogic()
         self.panel = PanelController(self.ui, self.logic)
+        self.readerStudy = ReaderStudyPage(self.resourcePath("UI"))
+        uiWidget.layout().insertWidget(uiWidget.layout().indexOf(self.ui.logCollapsibleButton), self.readerStudy.widget)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.initializeParameterNode()
@@ -125,6 +129,8 @@ class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def cleanup(self):
         """The panel goes away: end what runs."""
         try:
+            if self.readerStudy is not None:
+                self.readerStudy.close()
             if self.panel is not None:  # else setup has failed
                 self.panel.stop()
                 self.setParameterNode(None)

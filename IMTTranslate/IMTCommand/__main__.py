@@ -32,6 +32,7 @@ COMMANDS = {
     "translate": "translate a volume, or a folder or CSV of cases, into another modality",
     "models": "list, show, verify, download, remove or import models",
     "evaluate": "score a prediction against the truth: MAE, PSNR, SSIM, MI",
+    "study": "make a reader study (which image is synthetic?) and score its readers",
     "doctor": "check this installation and say what to mend",
     "serve": "run requests from standard input, keeping models loaded (for the panels)",
 }
