@@ -83,6 +83,7 @@ class IMTTranslateParameterNode:
     precision: Annotated[str, Choice(["auto", "fp32", "bf16", "fp16"])] = "auto"
     batch: Annotated[int, WithinRange(0, 256)] = 0
     seed: Annotated[int, WithinRange(0, 2147483647)] = 0
+    singlePlane: bool = False
     biasCorrection: bool = False
     checkModality: bool = True
     keepModelLoaded: bool = False
@@ -243,7 +244,7 @@ class IMTTranslateLogic(ScriptedLoadableModuleLogic):
         :param wait: wait for the end, with Slicer alive; else return at once.
         :param sourceModality, targetModality: the pair, for an any-to-any model.
         :param options: fields of `IMTTranslatePanel.translation_run.TranslationOptions`: samples, device, precision, batch,
-            seed, biasCorrection, checkModality.
+            seed, singlePlane, biasCorrection, checkModality.
         :return: the output node (a list, if `model` is one), on the input's grid and under its parent transform; the
             `TranslationRun` if not waiting (its `outputNodes`, `uncertaintyNodes`, `warnings` hold what came out).
         :raises ValueError: bad input or model. RuntimeError: the run failed or was cancelled. The scene stays as it was.

@@ -133,7 +133,7 @@ def _tiny_run() -> list[Check]:
     from IMTCore.devices import choose_device, choose_precision, precision_name
     from IMTCore.model_packages import load_network
 
-    cards = [card for card in list_cards()[0] if card.weights_path.is_file()]
+    cards = [card for card in list_cards()[0] if card.weights_path.is_file() and card.architecture.works_on == "slices"]
     if not cards:
         return []
     try:

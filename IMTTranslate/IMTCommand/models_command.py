@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from IMTCore.cards import NAME_PATTERN, ModelCard, read_card
+from IMTCore.card_checks import NAME_PATTERN
+from IMTCore.cards import ModelCard, read_card
 from IMTCore.catalogue import download, find_card, list_cards, remove, user_folder
 from IMTCore.errors import BadInput, BadModel
 from IMTCore.files import whole_file

@@ -38,6 +38,8 @@ SUMMARY_COLUMNS = ("case", "subject", "session", "modality", "state", "seconds",
 
 def run(values: argparse.Namespace) -> int:
     """Translate what the arguments say."""
+    if len(values.model) > 1 or len(values.targets) > 1:
+        raise BadInput("One model, and so one target, a command: start imt translate once for each.")
     if not values.input.exists():
         raise BadInput(f"{values.input} does not exist. Check the path.")
     if values.samples is not None and values.uncertainty is None:
@@ -47,17 +49,18 @@ def run(values: argparse.Namespace) -> int:
         raise BadInput(f"An uncertainty needs at least 2 samples, not {samples}.")
     settings = TranslationSettings(
         values.source,
-        values.target,
+        values.targets[0] if values.targets else None,
         values.device,
         values.precision,
         values.batch,
         values.seed,
         values.dropout,
         samples,
+        values.single_plane,
         values.bias_correction,
         values.check_modality,
     )
-    card = find_card(values.model)
+    card = find_card(values.model[0])
     progress = listener(values.progress)
     started = time.perf_counter()
 
@@ -265,6 +268,7 @@ def is_finished(source: Path, output: Path, uncertainty: Path | None, translator
             "seed": settings.seed,
             "dropout": settings.dropout,
             "samples": settings.samples,
+            "single_plane": settings.single_plane,
             "bias_correction": "N4" if settings.bias_correction else None,
             "model": {"name": card.name, "version": card.content["version"], "sha256": card.sha256},
         }

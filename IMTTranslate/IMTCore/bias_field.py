@@ -12,13 +12,14 @@ from .volume import Volume
 WORKING_SPACING_MM = 4.0  # the field is smooth: it is estimated on a coarse grid, and applied on the fine one
 ITERATIONS = (50, 50, 30, 20)
 MAX_FIELD = 10.0  # a field beyond 1/10 to 10 is no coil's
+MIN_VOXELS = 2  # along each axis: ITK's N4 divides by the number less one
 
 
 def correct_bias(volume: Volume) -> Volume:
     """The volume divided by its estimated bias field; background stays as it is.
 
     Args:
-        volume: array [k, j, i] of intensities, background 0 or a flat border value.
+        volume: array [k, j, i] of intensities, background 0 or a flat border value; a single slice too.
 
     Returns:
         The same grid, float32. It does not depend on the axes' order in memory.
@@ -41,14 +42,16 @@ def correct_bias(volume: Volume) -> Volume:
     array = array - floor
     normalisation = normalisation_of(array)
     head &= array > normalisation.low + AIR_SHARE * (normalisation.high - normalisation.low)
-    image = sitk.GetImageFromArray(array)
+    padding = [(0, max(0, MIN_VOXELS - n)) for n in array.shape]
+    image = sitk.GetImageFromArray(np.pad(array, padding, mode="edge"))
     image.SetSpacing([float(s) for s in axes.spacing_kji(volume.geometry)[::-1]])
-    mask = sitk.GetImageFromArray(head.astype(np.uint8))
+    mask = sitk.GetImageFromArray(np.pad(head, padding, mode="edge").astype(np.uint8))
     mask.CopyInformation(image)
     shrink = [max(1, min(int(WORKING_SPACING_MM / s), n // 4)) for s, n in zip(image.GetSpacing(), image.GetSize(), strict=True)]
     corrector = sitk.N4BiasFieldCorrectionImageFilter()
     corrector.SetMaximumNumberOfIterations(ITERATIONS)
     corrector.Execute(sitk.Shrink(image, shrink), sitk.Shrink(mask, shrink))
-    field = np.exp(np.clip(sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image)), -np.log(MAX_FIELD), np.log(MAX_FIELD)))
+    log_field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image))[tuple(slice(n) for n in array.shape)]
+    field = np.exp(np.clip(log_field, -np.log(MAX_FIELD), np.log(MAX_FIELD)))
     corrected = np.where(foreground_mask(array, 0.0), array / field, 0) + floor
     return volume.with_array(np.ascontiguousarray(axes.invert(corrected.astype(np.float32))))

@@ -28,7 +28,7 @@ class Case:
 
 def is_case_folder(folder: Path) -> bool:
     """Whether the folder holds image files or sub-folders with image files, rather than one DICOM series."""
-    return bool(_images_in(folder)) or any(_images_in(sub) for sub in folder.iterdir() if sub.is_dir())
+    return bool(_images_in(folder)) or any(_images_in(sub) for sub in _entries(folder) if sub.is_dir())
 
 
 def read_cases(source: Path, modality: str) -> list[Case]:
@@ -57,9 +57,17 @@ def read_cases(source: Path, modality: str) -> list[Case]:
     return cases
 
 
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted. Raises BadInput if it may not be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise BadInput(f"The folder {folder} cannot be read ({error.strerror}). Check its permissions.") from error
+
+
 def _images_in(folder: Path) -> list[Path]:
     """The image files of a folder: no hidden ones (macOS's `._…`, our temporaries), a `.hdr`/`.img` pair once."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and image_suffix(p) and not p.name.startswith("."))
+    files = [p for p in _entries(folder) if p.is_file() and image_suffix(p) and not p.name.startswith(".")]
     headers = {p.with_suffix("") for p in files if image_suffix(p) == ".hdr"}
     return [p for p in files if image_suffix(p) != ".img" or p.with_suffix("") not in headers]
 
@@ -69,7 +77,7 @@ def _from_folder(folder: Path, modality: str) -> list[Case]:
     if files:
         return [Case(stem_of(p), stem_of(p), "", modality, p) for p in files]
     cases = []
-    for sub in sorted(p for p in folder.iterdir() if p.is_dir()):
+    for sub in (p for p in _entries(folder) if p.is_dir()):
         fitting = [p for p in _images_in(sub) if stem_of(p).lower() == modality.lower()]
         cases += [Case(sub.name, sub.name, "", modality, p) for p in fitting]
     return cases

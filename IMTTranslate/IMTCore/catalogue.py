@@ -69,6 +69,8 @@ def find_card(model: str) -> ModelCard:
     Raises:
         BadModel: if there is none; the message lists what there is.
     """
+    if not model.strip():
+        raise BadModel("The model's name is empty: give a name, a pair such as T1-T2, or a card's path.")
     path = Path(model)
     if path.suffix in (".json", ".safetensors"):
         return read_card(path.with_suffix(".json"))

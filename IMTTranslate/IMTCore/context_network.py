@@ -31,16 +31,6 @@ MULTIPLES = {"paper": (1, 1, 1, 2, 2, 2, 1, 1), "code": (1, 1, 1, 1, 2, 2, 2, 1)
 UNPADDED_KERNEL = 9
 BLOCK, SMALLEST_BLOCK = 64, 16
 
-# What a model card may say of a `ContextCascade`.
-ARGUMENTS: dict[str, tuple[tuple[type, ...], bool]] = {
-    "in_channels": ((int,), True),
-    "out_channels": ((int,), True),
-    "filters": ((int,), True),
-    "stages": ((int,), True),
-    "layout": ((str,), False),
-}
-BOUNDS = {"in_channels": (1, 1), "out_channels": (1, 1), "filters": (1, 64), "stages": (1, 3)}
-CHOICES = {"layout": ("paper", "code")}
 
 
 class RunningNorm(nn.Module):

@@ -64,10 +64,13 @@ class ModalityGuess:
         """Whether this names another modality than `wanted`, one of `MODALITIES`."""
         return self.modality not in (UNSURE, wanted)
 
+    def odds_against(self, wanted: str) -> float:
+        """How many times likelier the modality that this names is than `wanted`; 0 where it names that one or none."""
+        return self.probabilities[self.modality] / max(self.probabilities[wanted], 1e-9) if self.speaks_against(wanted) else 0.0
+
     def is_sure_not(self, wanted: str) -> bool:
         """Whether this is surely another modality than `wanted`; never where that is PD."""
-        odds = self.probabilities[self.modality] / max(self.probabilities[wanted], 1e-9) if self.speaks_against(wanted) else 0
-        return wanted in NAMED and odds >= SURE_ODDS
+        return wanted in NAMED and self.odds_against(wanted) >= SURE_ODDS
 
 
 def guess_modality(volume: Volume) -> ModalityGuess:

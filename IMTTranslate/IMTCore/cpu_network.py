@@ -93,7 +93,8 @@ class CpuGenerator(nn.Module):
         super().__init__()
         self.dropout, self.dropout_blocks, self.stride = network.dropout, network.dropout_blocks, network.stride
         self.dtype = dtype
-        self.shapes = network.dropout_shapes
+        # Of an image of one stride: numbers, since a bound method would keep the whole old network in memory.
+        self.unit_shapes = network.dropout_shapes(network.stride, network.stride)
         self.encoder = network.encoder.to(dtype).requires_grad_(False)
         self.encoder_norms, self.decoder_norms = network.encoder_norms.float(), network.decoder_norms.float()
         self.kernels = [subpixel_kernel(block.weight.detach().to(dtype)) for block in network.decoder]
@@ -101,7 +102,7 @@ class CpuGenerator(nn.Module):
 
     def dropout_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """As `UNetGenerator.dropout_shapes`."""
-        return self.shapes(height, width)
+        return [(c, h * height // self.stride, w * width // self.stride) for c, h, w in self.unit_shapes]
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """As `UNetGenerator.encode`."""

@@ -14,18 +14,6 @@ from torch.nn import functional as F
 
 from .networks import SliceNorm, encoder_filters
 
-# What a model card may say of it.
-ARGUMENTS: dict[str, tuple[tuple[type, ...], bool]] = {
-    "in_channels": ((int,), True),
-    "out_channels": ((int,), True),
-    "filters": ((int,), True),
-    "depth": ((int,), True),
-    "skips": ((int,), False),
-    "norm": ((str,), False),
-}
-BOUNDS = {"in_channels": (1, 64), "out_channels": (1, 16), "filters": (1, 128), "depth": (2, 8), "skips": (0, 7)}
-CHOICES = {"norm": ("instance", "none")}
-
 
 def _norm(kind: str, channels: int) -> nn.Module:
     return SliceNorm(channels) if kind == "instance" else nn.Identity()
@@ -69,7 +57,7 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         if depth < 2:
             raise ValueError("depth must be at least 2")
-        if norm not in CHOICES["norm"]:
+        if norm not in ("instance", "none"):
             raise ValueError(f"norm must be 'instance' or 'none', not {norm!r}")
         widths = encoder_filters(filters, depth)
         self.stride = 2**depth

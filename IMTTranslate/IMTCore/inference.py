@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .cpu_network import CpuGenerator
 from .devices import is_out_of_memory, precision_name
@@ -23,14 +23,14 @@ class SliceRunner:
     """Runs one network; remembers what full memory has taught it.
 
     Attributes:
-        network: the generator, float32; the runner takes it over, and rearranges it for a CPU.
+        network: the generator, its weights as stored; the runner takes it over, and rearranges a U-Net for a CPU.
         device, dtype: where and in which number type it runs.
         batch: slices at once; halved when the device's memory is full.
         seed: of the noise z.
         say: told of every change forced by memory.
     """
 
-    network: UNetGenerator | CpuGenerator
+    network: nn.Module
     device: torch.device
     dtype: torch.dtype
     batch: int
@@ -136,6 +136,79 @@ class SliceRunner:
             self._place()
         else:
             raise ImtError("There is not enough memory for a single slice. Close other programs and try again.")
+
+    @property
+    def where(self) -> dict[str, str]:
+        """The device and precision in use, for the sidecar."""
+        return {"device": str(self.device), "precision": precision_name(self.dtype)}
+
+
+@dataclass
+class VolumeRunner:
+    """Runs a network that translates all slices at once (a 3D network, a forest), in fp32.
+
+    Attributes:
+        network: the network; the runner takes it over.
+        device: where it runs.
+        batch: not used; there for what asks any runner.
+        say: told when full memory moves it to the CPU.
+    """
+
+    network: nn.Module
+    device: torch.device
+    batch: int
+    say: Say = quiet
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        self._place()
+
+    def _place(self) -> None:
+        for tensors in (self.network.parameters(), self.network.buffers()):
+            for tensor in tensors:
+                tensor.data = tensor.data.to(self.device, torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        self.network.eval()
+        if self.device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False
+
+    def run(
+        self,
+        images: np.ndarray,
+        spacing_kji: tuple[float, float, float],
+        slices: list[int],
+        progress: Callable[[int], None] = quiet,
+        cancelled: Callable[[], bool] = never,
+    ) -> np.ndarray:
+        """Translate the prepared images [k, rows, columns] in [−1, 1], `spacing_kji` mm apart.
+
+        Returns:
+            The translation of `slices` [n, rows, columns] in [−1, 1].
+
+        Raises:
+            Cancelled: if `cancelled` says so. ImtError: if it does not fit into memory on the CPU either.
+        """
+        if cancelled():
+            raise Cancelled("Cancelled: nothing was written.")
+        result = None
+
+        def count(done: int) -> None:  # the network counts all slices, the caller those with something in them
+            progress(done * len(slices) // len(images))
+
+        try:
+            with torch.inference_mode():
+                given = torch.from_numpy(images).to(self.device)
+                result = self.network.translate_volume(given, spacing_kji, count, cancelled)[slices].cpu().numpy()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if result is not None:
+            return result
+        if self.device.type == "cpu":
+            raise ImtError("There is not enough memory for this volume. Close other programs and try again.")
+        self.say(f"The memory of {self.device} is full: the CPU takes over, slower.")
+        self.device = torch.device("cpu")
+        self._place()
+        return self.run(images, spacing_kji, slices, progress, cancelled)
 
     @property
     def where(self) -> dict[str, str]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .bias_field import correct_bias
 from .cards import ModelCard
 from .errors import BadInput
-from .plausibility import check_fits_card, check_possible
+from .orientation import anatomical_axes
+from .plausibility import MIN_IN_PLANE_VOXELS, check_histogram, check_modality, check_possible
 from .preparation import PreparedVolume, prepare
 from .provenance import input_sha256
 from .settings import TranslationSettings
 from .volume import Volume, check_image
 from .volume_io import read_volume
+
+# Voxels of a further plane may be this many times as long as wide: measured to help up to 0.7 x 0.7 x 4 mm (RESULTS.md).
+MAX_ELONGATION = 6
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,13 @@ class PreparedInput:
 
     Attributes:
         volume: the input as read.
-        prepared: the same as network images.
+        views: the same as network images, one a plane in which the model translates.
         warnings: what is unusual about it, in words for the user.
         seconds: spent on the preparation.
     """
 
     volume: Volume
-    prepared: PreparedVolume
+    views: tuple[PreparedVolume, ...]
     warnings: list[str]
     seconds: float
 
@@ -50,17 +54,33 @@ def prepare_input(volume: Volume, card: ModelCard, settings: TranslationSettings
     Raises:
         BadInput: if the volume is no usable image or does not fit the card.
     """
+    settings = settings or TranslationSettings()
     start = time.perf_counter()
     check_image(volume)
     check_possible(volume, card)
-    stride = 2 ** card.content["network"]["arguments"]["depth"]
-    corrected = correct_bias(volume) if settings and settings.bias_correction else volume
+    warnings = check_modality(volume, card, settings)
+    corrected = correct_bias(volume) if settings.bias_correction else volume
+    planes = card.planes[:1] if settings.single_plane else usable_planes(volume, card)
     try:
-        prepared = prepare(corrected, card.slicing, stride, card.percentile)
+        views = tuple(prepare(corrected, replace(card.slicing, plane=plane), card.stride, card.percentile) for plane in planes)
     except BadInput as error:
         raise BadInput(f"{volume.name}: {error} Choose another image.") from error
-    warnings = check_fits_card(volume, prepared, card, settings)
-    return PreparedInput(volume, prepared, warnings, time.perf_counter() - start)
+    unusual = check_histogram(volume, views[0], card)  # also refuses what shows no head at all
+    return PreparedInput(volume, views, warnings or unusual, time.perf_counter() - start)
+
+
+def usable_planes(volume: Volume, card: ModelCard) -> list[str]:
+    """The card's planes in which this volume has slices: its first, and others unless slices are few or thick.
+
+    A stack of thick slices cut across shows bands, which no network was trained on.
+    """
+    planes = list(card.planes[:1])
+    for plane in card.planes[1:]:
+        axes = anatomical_axes(volume.geometry, plane)
+        spacing, shape = axes.spacing_kji(volume.geometry)[1:], axes.apply(volume.array).shape[1:]
+        if min(shape) >= MIN_IN_PLANE_VOXELS and max(spacing) <= MAX_ELONGATION * min(spacing):
+            planes.append(plane)
+    return planes
 
 
 def read_input(path: Path, card: ModelCard, settings: TranslationSettings | None = None) -> FileInput:

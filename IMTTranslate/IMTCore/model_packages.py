@@ -14,19 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .cards import ModelCard, check_card, read_card
+from .card_checks import check_card
+from .cards import ModelCard, read_card
 from .errors import BadModel
 from .files import whole_file
-from .networks import UNetGenerator
 from .weights_file import read_weights_file
 
 MAX_HEADER_BYTES = 1 << 20  # safetensors' own limit is 100 MB; a U-Net needs a few kB
 ALLOWED_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+INDEX_DTYPES = {"I16": torch.int16, "I32": torch.int32}  # of a forest's tables, each as the network has it
 
 
-def load_network(card: ModelCard, content: bytes | None = None, as_stored: bool = False) -> UNetGenerator:
+def load_network(card: ModelCard, content: bytes | None = None, as_stored: bool = False) -> nn.Module:
     """The card's network with its weights, in evaluation mode, on the CPU.
 
     Args:
@@ -42,6 +43,11 @@ def load_network(card: ModelCard, content: bytes | None = None, as_stored: bool 
     with torch.device("meta"):  # no time for initial weights that are replaced at once
         network = card.build_network()
     network.load_state_dict(tensors, assign=True)
+    if hasattr(network, "check"):  # tables that lead from one place to the next must lead to an end
+        try:
+            network.check()
+        except ValueError as error:
+            raise BadModel(f"The weights {card.weights_path} were not loaded: {error}.") from error
     channel = card.content["network"].get("channel")
     if channel is not None:
         network.keep_output(channel)
@@ -58,7 +64,7 @@ def read_weights(card: ModelCard, content: bytes | None = None) -> dict[str, Ten
     header = _read_header(content, fail)
     with torch.device("meta"):
         expected = card.build_network().state_dict()
-    _check_keys(header, {key: list(value.shape) for key, value in expected.items()}, fail)
+    _check_keys(header, expected, fail)
     from safetensors.torch import load
 
     try:
@@ -67,7 +73,7 @@ def read_weights(card: ModelCard, content: bytes | None = None) -> dict[str, Ten
         raise fail(f"it is not a valid safetensors file ({error})") from error
     for key, value in tensors.items():
         # NaN and infinity survive a sum, which is several times quicker than a look at each half-precision value.
-        if not torch.isfinite(value.sum(dtype=torch.float32)) and not torch.isfinite(value).all():
+        if value.is_floating_point() and not torch.isfinite(value.sum(dtype=torch.float32)) and not torch.isfinite(value).all():
             raise fail(f"{key} has values that are not finite")
     return tensors
 
@@ -88,28 +94,30 @@ def _read_header(content: bytes, fail: Any) -> dict[str, Any]:
     return header
 
 
-def _check_keys(header: dict[str, Any], expected: dict[str, list[int]], fail: Any) -> None:
+def _check_keys(header: dict[str, Any], expected: dict[str, Tensor], fail: Any) -> None:
     unknown, missing = sorted(set(header) - set(expected)), sorted(set(expected) - set(header))
     if unknown or missing:
         parts = [f"unknown {unknown[0]!r} and {len(unknown) - 1} more"] if unknown else []
         parts += [f"missing {missing[0]!r} and {len(missing) - 1} more"] if missing else []
         raise fail(f"its tensors are not the network's ({'; '.join(parts)})")
     for key, entry in header.items():
-        if not isinstance(entry, dict) or entry.get("shape") != expected[key]:
-            raise fail(f"{key} has the wrong shape (the network needs {expected[key]})")
-        if not isinstance(entry.get("dtype"), str) or entry["dtype"] not in ALLOWED_DTYPES:
-            raise fail(f"{key} has the type {entry.get('dtype')!r}, and only {', '.join(ALLOWED_DTYPES)} are accepted")
+        shape = list(expected[key].shape)
+        if not isinstance(entry, dict) or entry.get("shape") != shape:
+            raise fail(f"{key} has the wrong shape (the network needs {shape})")
+        index = [name for name, dtype in INDEX_DTYPES.items() if dtype == expected[key].dtype]
+        if not isinstance(entry.get("dtype"), str) or entry["dtype"] not in (index or ALLOWED_DTYPES):
+            raise fail(f"{key} has the type {entry.get('dtype')!r}, and only {', '.join(index or ALLOWED_DTYPES)} are accepted")
 
 
 def save_package(
-    folder: Path, card: dict[str, Any], network: UNetGenerator, dtype: torch.dtype = torch.float16, stem: str = ""
+    folder: Path, card: dict[str, Any], network: nn.Module, dtype: torch.dtype = torch.float16, stem: str = ""
 ) -> ModelCard:
-    """Write a package: the weights in `dtype`, and the card with their file, size and hash filled in.
+    """Write a package: the weights in `dtype` (tables of whole numbers as they are), and the card with their file, size and hash filled in.
 
     Args:
         folder: where to put `<name>.safetensors` and `<name>.json`.
         card: the card's content; `weights` needs only the licence (and a URL, if there is one).
-        network: the trained generator.
+        network: the trained network.
         stem: the weights' file name, if it is not the card's (models that share their weights).
 
     Raises:
@@ -117,9 +125,12 @@ def save_package(
     """
     from safetensors.torch import save
 
-    tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in network.state_dict().items()}
+    tensors = {
+        key: value.detach().to("cpu", value.dtype if value.dtype in INDEX_DTYPES.values() else dtype).contiguous()
+        for key, value in network.state_dict().items()
+    }
     for key, value in tensors.items():
-        if not torch.isfinite(value).all():
+        if value.is_floating_point() and not torch.isfinite(value).all():
             raise BadModel(f"{key} has values that are not finite in {dtype}: the package was not written.")
     content = save(tensors, metadata={"format": "pt"})
     name = card["name"]

@@ -7,7 +7,7 @@ and give the numbers that they give one by one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ class SliceNorm(nn.Module):
         if x.shape[-1] * x.shape[-2] == 1:
             # Lua pix2pix normalises its 1×1 bottleneck: a single value minus its mean is 0, and β remains.
             return self.bias[None, :, None, None].expand_as(x)
+        if len(x) == 1:  # the same numbers to the bit, and faster: instance_norm copies the parameters first
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, NORM_EPSILON)
         return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=NORM_EPSILON)
 
 
@@ -82,6 +84,7 @@ class UNetGenerator(nn.Module):
         widths = encoder_filters(filters, depth, max_multiplier)
         bias = layout == "lua"
         self.stride = 2**depth
+        self.checkpointing = False  # in training, recompute a block's activations rather than keep them
         self.dropout = dropout
         self.dropout_blocks = min(dropout_blocks, depth - 1)
         self.encoder = nn.ModuleList()
@@ -112,23 +115,39 @@ class UNetGenerator(nn.Module):
     def encode(self, x: Tensor) -> list[Tensor]:
         """The output of every encoder block, the first block's first."""
         features: list[Tensor] = []
-        for n, (conv, norm) in enumerate(zip(self.encoder, self.encoder_norms, strict=True)):
-            x = norm(conv(x if n == 0 else F.leaky_relu(x, 0.2)))
+        for n in range(len(self.encoder)):
+            x = self._run_block(self._encode_block, n, x)
             features.append(x)
         return features
+
+    def _encode_block(self, n: int, x: Tensor) -> Tensor:
+        return self.encoder_norms[n](self.encoder[n](x if n == 0 else F.leaky_relu(x, 0.2)))
+
+    def _decode_block(self, n: int, x: Tensor, skip: Tensor | None, mask: Tensor | None) -> Tensor:
+        if skip is not None:
+            x = torch.cat([skip, x], dim=1)
+        x = self.decoder_norms[n](self.decoder[n](F.relu(x)))
+        if n < self.dropout_blocks:
+            if mask is not None:
+                x = x * mask
+            elif self.training:
+                x = F.dropout(x, self.dropout, True)
+        return x
+
+    def _run_block(self, block: Callable[..., Tensor], *inputs: int | Tensor | None) -> Tensor:
+        if not (self.checkpointing and self.training and torch.is_grad_enabled()):
+            return block(*inputs)
+        from torch.utils.checkpoint import checkpoint
+
+        return checkpoint(block, *inputs, use_reentrant=False)  # dropout draws the same mask the second time
 
     def decode(self, features: Sequence[Tensor], masks: Sequence[Tensor] | None = None) -> Tensor:
         """From the encoder's features to the image. The noise z enters here alone, so samples share the features."""
         x = features[-1]
-        for n, (deconv, norm) in enumerate(zip(self.decoder, self.decoder_norms, strict=True)):
-            if n > 0:
-                x = torch.cat([features[-1 - n], x], dim=1)
-            x = norm(deconv(F.relu(x)))
-            if n < self.dropout_blocks:
-                if masks is not None:
-                    x = x * masks[n]
-                elif self.training:
-                    x = F.dropout(x, self.dropout, True)
+        for n in range(len(self.decoder)):
+            skip = features[-1 - n] if n > 0 else None
+            mask = masks[n] if masks is not None and n < self.dropout_blocks else None
+            x = self._run_block(self._decode_block, n, x, skip, mask)
         return torch.tanh(x)
 
     def keep_output(self, channel: int) -> None:

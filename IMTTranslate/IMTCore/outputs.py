@@ -49,6 +49,8 @@ def check_paths(source: Path, outputs: list[Path]) -> None:
     seen: dict[Path, Path] = {source.resolve(): source}
     for output in outputs:
         check_output_path(output)
+        if output.resolve() == source.resolve():
+            raise BadInput(f"The output {output} is the input itself: choose another output name.")
         for path in (output, sidecar_path(output)):
             if path.resolve() in seen:
                 raise BadInput(f"{path} is the same file as {seen[path.resolve()]}: choose another output name.")

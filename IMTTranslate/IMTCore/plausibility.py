@@ -57,34 +57,45 @@ def check_possible(volume: Volume, card: ModelCard) -> None:
         )
 
 
-def check_fits_card(
-    volume: Volume, prepared: PreparedVolume, card: ModelCard, settings: TranslationSettings | None = None
-) -> list[str]:
-    """Check the modality and the histogram of a prepared input.
+def check_modality(volume: Volume, card: ModelCard, settings: TranslationSettings) -> list[str]:
+    """Check that the image shows the model's source, before any time is spent on it.
+
+    Args:
+        volume: the input.
+        card: the card.
+        settings: their `source` is what an any-to-any model is to translate; without `check_modality` nothing is
+            refused for its modality.
+
+    Returns:
+        A warning in words for the user, if the image may show another modality.
+
+    Raises:
+        BadInput: if the image surely shows another modality.
+    """
+    source = card.source if settings.source is None or not card.modalities else settings.source
+    other = _other_modality(volume, card, source, settings.check_modality)
+    return [other] if other else []
+
+
+def check_histogram(volume: Volume, prepared: PreparedVolume, card: ModelCard) -> list[str]:
+    """Check the histogram of a prepared input.
 
     Args:
         volume: the input.
         prepared: the same, prepared for the card's model.
         card: the card; its `accepts` may hold `median` (the range of the normalised foreground's median over the
             training images).
-        settings: their `source` is what an any-to-any model is to translate; without `check_modality` nothing is
-            refused for its modality.
 
     Returns:
-        Warnings in words for the user.
+        A warning in words for the user, if it is unusual.
 
     Raises:
-        BadInput: if nothing is brighter than air, or if the image surely shows another modality.
+        BadInput: if nothing is brighter than air.
     """
-    settings = settings or TranslationSettings()
     accepts = card.content.get("accepts", {})
     head = prepared.images > -0.8
     if not head.any():
         raise BadInput(f"{volume.name} has no visible head: nearly all voxels are as dark as air. Choose another image.")
-    source = card.source if settings.source is None or not card.modalities else settings.source
-    other = _other_modality(volume, card, source, settings.check_modality)
-    if other:
-        return [other]
     if "median" in accepts:
         low, high = accepts["median"]
         median = float(np.median((prepared.images[head] + 1) / 2))

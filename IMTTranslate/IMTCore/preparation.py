@@ -34,6 +34,15 @@ class PreparedVolume:
     spacing_kji: tuple[float, float, float]
     spec: SlicingSpec
 
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distances in mm of the network images' slices, rows and columns."""
+        if self.spec.mode == "spatial":
+            return self.spacing_kji[0], self.spec.spacing_mm, self.spec.spacing_mm
+        top, bottom, left, right = self.grid.box
+        rows, columns = self.grid.shape
+        return self.spacing_kji[0], self.spacing_kji[1] * (bottom - top) / rows, self.spacing_kji[2] * (right - left) / columns
+
     def batch(self, slices: list[int]) -> np.ndarray:
         """Network input [n, channels, rows, columns] of these slices."""
         return with_neighbours(self.images, slices, self.spacing_kji[0], self.spec.neighbours_mm)

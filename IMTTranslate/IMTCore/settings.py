@@ -19,6 +19,7 @@ class TranslationSettings:
         seed: of the noise z (dropout at test time); the result is a function of it.
         dropout: translate with the noise on; off gives the deterministic translation.
         samples: number of noise samples for the uncertainty volume; 0 for none.
+        single_plane: of a model that averages over several planes, use the first alone: faster, and less accurate.
         bias_correction: N4 bias field correction of the input before it is translated.
         check_modality: refuse an input that surely shows another modality than the source; off, that is a warning.
     """
@@ -31,6 +32,7 @@ class TranslationSettings:
     seed: int = 0
     dropout: bool = False
     samples: int = 0
+    single_plane: bool = False
     bias_correction: bool = False
     check_modality: bool = True
 

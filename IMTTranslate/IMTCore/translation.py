@@ -12,7 +12,7 @@ import numpy as np
 from .cards import ModelCard
 from .devices import choose_device, choose_precision
 from .errors import BadInput
-from .inference import DEFAULT_BATCH, SliceRunner
+from .inference import DEFAULT_BATCH, SliceRunner, VolumeRunner
 from .inputs import FileInput, PreparedInput, prepare_input, read_input
 from .model_packages import load_network
 from .outputs import TranslationResult, check_paths, write_result
@@ -46,11 +46,18 @@ class Translator:
         dtype = choose_precision(settings.precision, device)
         if settings.samples or settings.dropout:
             arguments = card.content["network"]["arguments"]
-            if arguments.get("dropout_blocks", 3) == 0 or arguments.get("dropout", 0.5) == 0:
+            known = "dropout_blocks" in card.architecture.arguments
+            if not known or arguments.get("dropout_blocks", 3) == 0 or arguments.get("dropout", 0.5) == 0:
                 raise BadInput(f"Model {card.name} has no dropout, so it gives no uncertainty. Leave the uncertainty out.")
         start = time.perf_counter()
         batch = settings.batch or DEFAULT_BATCH[device.type]
-        self.runner = SliceRunner(load_network(card, weights, as_stored=True), device, dtype, batch, settings.seed, say)
+        network = load_network(card, weights, as_stored=True)
+        if card.architecture.works_on == "volume":
+            if settings.precision not in ("auto", "fp32"):
+                raise BadInput(f"Model {card.name} computes in fp32 only, not in {settings.precision}. Leave --precision out.")
+            self.runner: SliceRunner | VolumeRunner = VolumeRunner(network, device, batch, say)
+        else:
+            self.runner = SliceRunner(network, device, dtype, batch, settings.seed, say)
         self.load_seconds = time.perf_counter() - start
 
     def translate(
@@ -70,35 +77,23 @@ class Translator:
         if isinstance(source, Volume):
             progress("prepare", 0.0, source.name)
             source = prepare_input(source, card, settings)
-        volume, prepared = source.volume, source.prepared
         start = time.perf_counter()
-        slices = [int(k) for k in np.flatnonzero(prepared.filled)]
-        images, deviation = self.runner.run(
-            lambda chunk: self._inputs(prepared, chunk),
-            slices,
-            settings.samples,
-            settings.dropout,
-            lambda done: progress("translate", done / len(slices), f"slice {done} of {len(slices)}"),
-            cancelled,
-        )
-        computed_at = time.perf_counter()
-        low, high = card.output_range
-        images += 1  # tanh's range → the card's output range
-        images *= (high - low) / 2
-        images += low
-        translation = prepared.restore(slices, images)
-        np.clip(translation, low, high, out=translation)  # rounding in the way back may pass the range's end by a bit
+        mean, variance, restoring = self._fuse(source.views, progress, cancelled)
+        computed_at = time.perf_counter() - restoring
+        volume, (low, high) = source.volume, card.output_range
+        np.clip(mean, low, high, out=mean)  # rounding in the way back may pass the range's end by a bit
         uncertainty = None
-        if deviation is not None:
-            array = prepared.restore(slices, deviation / 2 * (high - low))
-            uncertainty = volume.with_array(array, f"{volume.name} {self.target} uncertainty")
+        if variance is not None:
+            uncertainty = volume.with_array(np.sqrt(variance), f"{volume.name} {self.target} uncertainty")
         record = {
             "seed": settings.seed,
             "dropout": settings.dropout,
             "samples": settings.samples,
+            "single_plane": settings.single_plane,
+            "planes": [view.spec.plane for view in source.views],
             "bias_correction": "N4" if settings.bias_correction else None,
             **self.runner.where,
-            "normalisation": prepared.normalisation.record(),
+            "normalisation": source.views[0].normalisation.record(),
             "output_range": [low, high],
         }
         seconds = {
@@ -107,8 +102,59 @@ class Translator:
             "network": round(computed_at - start, 3),
             "restore": round(time.perf_counter() - computed_at, 3),
         }
-        result = volume.with_array(translation, f"{volume.name} {self.target} (synthetic)")
+        result = volume.with_array(mean, f"{volume.name} {self.target} (synthetic)")
         return TranslationResult(result, uncertainty, self.source, self.target, record, seconds, source.warnings)
+
+    def _fuse(
+        self, views: tuple[PreparedVolume, ...], progress: Progress, cancelled: Callable[[], bool]
+    ) -> tuple[np.ndarray, np.ndarray | None, float]:
+        """The mean of the planes' translations [k, j, i] in the output range, its variance, and seconds spent on the way back.
+
+        The variance is that of one plane's sample drawn at random: the mean of the planes' variances and the variance
+        between the planes.
+        """
+        low, high = self.card.output_range
+        slices = [[int(k) for k in np.flatnonzero(view.filled)] for view in views]
+        total = sum(len(one) for one in slices)
+        first, squares, within, done, restoring = None, None, None, 0, 0.0
+        for number, (view, chosen) in enumerate(zip(views, slices, strict=True)):
+            images, deviation = self._run(view, chosen, done, total, progress, cancelled)
+            done += len(chosen)
+            start = time.perf_counter()
+            images += 1  # tanh's range → the card's output range
+            images *= (high - low) / 2
+            images += low
+            plane = view.restore(chosen, images)
+            if deviation is not None:
+                variance = view.restore(chosen, deviation / 2 * (high - low)) ** 2
+                within = variance if within is None else within + variance
+            if first is None:  # Welford's running mean and squares
+                first = plane
+                squares = np.zeros_like(plane) if within is not None else None
+            else:
+                change = plane - first
+                first += change / (number + 1)
+                if squares is not None:
+                    squares += change * (plane - first)
+            restoring += time.perf_counter() - start
+        if within is not None:
+            within = (within + squares) / len(views)
+        return first, within, restoring
+
+    def _run(
+        self, view: PreparedVolume, slices: list[int], done: int, total: int, progress: Progress, cancelled: Callable[[], bool]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """One plane's translation, and the deviation over the noise samples."""
+
+        def count(number: int) -> None:
+            progress("translate", (done + number) / total, f"slice {done + number} of {total}")
+
+        if isinstance(self.runner, VolumeRunner):
+            return self.runner.run(view.images, view.spacing, slices, count, cancelled), None
+        settings = self.settings
+        return self.runner.run(
+            lambda chunk: self._inputs(view, chunk), slices, settings.samples, settings.dropout, count, cancelled
+        )
 
     def _inputs(self, prepared: PreparedVolume, slices: list[int]) -> np.ndarray:
         images = prepared.batch(slices)

@@ -65,6 +65,10 @@ def read_volume(path: Path | str) -> Volume:
         if path.stat().st_size == 0:
             raise BadInput(f"{path} is an empty file. Export or copy it again.")
         try:
+            path.open("rb").close()
+        except OSError as error:
+            raise BadInput(f"{path} cannot be opened ({error.strerror}). Check its permissions.") from error
+        try:
             volume = _read_with_itk(path) if suffix in ITK else _read_with_nibabel(path)
         except BadInput as error:
             raise BadInput(str(error) if str(path) in str(error) else f"{path}: {error}") from error

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import os
+import re
 import shutil
 import signal
 import sys
@@ -172,7 +173,7 @@ def readRequirements(path: Path) -> list:
 
 def canonicalName(name: str) -> str:
     """The one form of a package's name (PEP 503)."""
-    return name.lower().replace("_", "-").replace(".", "-")
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -180,7 +180,15 @@ class PanelController:
     def _makeRun(self) -> TranslationRun:
         node = self._parameterNode
         options = TranslationOptions(
-            node.uncertainty, node.samples, node.device, node.precision, node.batch, node.seed, node.biasCorrection, node.checkModality
+            node.uncertainty,
+            node.samples,
+            node.device,
+            node.precision,
+            node.batch,
+            node.seed,
+            node.singlePlane,
+            node.biasCorrection,
+            node.checkModality,
         )
         run = TranslationRun(node.inputVolume, self._rows.targets(), options, node.inputModality, self._workerToUse())
         run.progress.connect(self._onProgress)

@@ -7,7 +7,7 @@ import pathlib
 import qt
 
 GROUP = "IMTTranslate"
-REMEMBERED = ("uncertainty", "samples", "device", "precision", "batch", "biasCorrection", "keepModelLoaded", "modelFolder")
+REMEMBERED = ("uncertainty", "samples", "device", "precision", "batch", "singlePlane", "biasCorrection", "keepModelLoaded", "modelFolder")
 RESTORED = "IMT.SettingsRestored"  # attribute of a parameter node that has them
 
 

@@ -34,7 +34,8 @@ class TranslationOptions:
     """How to translate; the defaults suit most.
 
     Attributes: `uncertainty`, `samples` (passes for it), `device` (auto, cpu, cuda, cuda:N, mps), `precision` (auto, fp32,
-    bf16, fp16), `batch` (slices at once, 0 for automatic), `seed`, `biasCorrection` (N4 first), `checkModality`.
+    bf16, fp16), `batch` (slices at once, 0 for automatic), `seed`, `singlePlane` (of a model of several planes, the
+    first alone: faster, less accurate), `biasCorrection` (N4 first), `checkModality`.
     """
 
     uncertainty: bool = False
@@ -43,6 +44,7 @@ class TranslationOptions:
     precision: str = "auto"
     batch: int = 0
     seed: int = 0
+    singlePlane: bool = False
     biasCorrection: bool = False
     checkModality: bool = True
 
@@ -51,6 +53,8 @@ class TranslationOptions:
         arguments = ["--device", self.device, "--precision", self.precision, "--seed", str(self.seed)]
         if self.batch:
             arguments += ["--batch", str(self.batch)]
+        if self.singlePlane:
+            arguments.append("--single-plane")
         if self.biasCorrection:
             arguments.append("--bias-correction")
         if not self.checkModality:

@@ -23,14 +23,15 @@ from training_data import MIN_FOREGROUND_PIXELS, expand, find_subject
 
 from IMTCore.catalogue import find_card
 from IMTCore.intensity import AIR_SHARE, background_value, foreground_mask
-from IMTCore.metrics import evaluate, unit_scaled
+from IMTCore.metrics import evaluate, sharpness, unit_scaled
 from IMTCore.orientation import anatomical_axes
 from IMTCore.settings import TranslationSettings
 from IMTCore.translation import Translator
 from IMTCore.volume_io import read_volume
 
 MIN_TARGET_COVER = 0.9
-COLUMNS = ("subject", "method", "scaling", "region", "mae", "psnr", "ssim", "mi")
+COLUMNS = ("subject", "method", "scaling", "region", "mae", "psnr", "ssim", "mi", "sharpness")
+MEASURES = COLUMNS[4:]
 
 
 def axial(path: Path) -> np.ndarray:
@@ -65,11 +66,14 @@ def score_subject(root: Path, name: str, source: str, target: str, predictions: 
     """Rows of scores of each method's prediction (axial arrays, 1 at the top of the range) of one subject."""
     truth = axial(find_subject(root, name, target))
     kept = target_slices(axial(find_subject(root, name, source)), truth)
+    scaled = unit_scaled(truth)[kept]
+    head = foreground_mask(truth, background_value(truth))[kept]
     rows = []
     for method, prediction in predictions.items():
+        sharp = {"range": sharpness(scaled, np.clip(prediction[kept], 0, 1), head), "p99.5": sharpness(scaled, unit_scaled(prediction)[kept], head)}
         for scores in evaluate(truth[kept], prediction[kept], prediction_top=1.0):
             if scores.scaling != "none":
-                rows.append({"subject": name, "method": method, **scores.record()})
+                rows.append({"subject": name, "method": method, **scores.record(), "sharpness": sharp[scores.scaling]})
     return rows
 
 
@@ -80,7 +84,7 @@ def summarise(rows: list[dict]) -> list[dict]:
         groups.setdefault((row["subject"].split("/")[0], row["method"], row["scaling"], row["region"]), []).append(row)
     table = []
     for (dataset, method, scaling, region), members in sorted(groups.items()):
-        means = {m: round(float(np.mean([row[m] for row in members])), 4) for m in ("mae", "psnr", "ssim", "mi")}
+        means = {m: round(float(np.mean([row[m] for row in members])), 4) for m in MEASURES}
         subjects = sorted({row["subject"] for row in members})
         table.append({"dataset": dataset, "method": method, "scaling": scaling, "region": region, **means, "subjects": len(subjects)})
     return table
@@ -88,7 +92,7 @@ def summarise(rows: list[dict]) -> list[dict]:
 
 def as_markdown(table: list[dict]) -> str:
     """The summary as a Markdown table."""
-    columns = ("dataset", "subjects", "scaling", "region", "method", "mae", "psnr", "ssim", "mi")
+    columns = ("dataset", "subjects", "scaling", "region", "method", *MEASURES)
     lines = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns)]
     for row in sorted(table, key=lambda r: (r["dataset"], r["scaling"], r["region"], r["method"])):
         lines.append("| " + " | ".join(str(row[c]) for c in columns) + " |")

@@ -13,54 +13,31 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import shlex
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from train_translator import Config
+from run_packages import load_run, public_command, technical_card
 from training_data import find_subject
 
+from IMTCore.architectures import ARCHITECTURES
 from IMTCore.model_packages import save_package
-from IMTCore.networks import UNetGenerator
 from IMTCore.preparation import prepare
+from IMTCore.slicing import SlicingSpec
 from IMTCore.volume_io import read_volume
 
 
-def load_run(run: Path) -> tuple[Config, dict, dict]:
-    """The run's experiment, its record, and its checkpoint."""
-    record = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    names = {f.name for f in fields(Config)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items() if k in names}
-    return Config(**values), record, torch.load(run / "checkpoint.pt", weights_only=True)
-
-
-def trained_network(config: Config, state: dict) -> UNetGenerator:
-    """The run's generator with all its targets; the moving average of the weights if the run kept one."""
-    network = config.generator()
-    network.load_state_dict(state["average" if config.ema > 0 else "generator"])
-    return network.eval()
-
-
-def training_medians(config: Config, subjects: list[str], root: Path) -> list[float]:
+def training_medians(source: str, slicing: SlicingSpec, stride: int, subjects: list[str], root: Path) -> list[float]:
     """Range of the normalised head's median over the training sources, widened by a third, for the input check."""
     medians = []
     for name in subjects:
-        path = find_subject(root, name, config.source)
+        path = find_subject(root, name, source)
         if path is not None:
-            images = prepare(read_volume(path), config.slicing, 2**config.depth).images
+            images = prepare(read_volume(path), slicing, stride).images
             medians.append(float(np.median((images[images > -0.8] + 1) / 2)))
     low, high = min(medians), max(medians)
     return [round(max(low - (high - low) / 3, 0.0), 3), round(min(high + (high - low) / 3, 1.0), 3)]
-
-
-def public_command(command: list[str], data: str) -> str:
-    """The training command without this machine's folders."""
-    words = ["DATA" if word == data else word for word in command]
-    words = [Path(word).name if Path(word).is_absolute() else word for word in words]
-    return "python " + " ".join(shlex.quote(word) for word in words)
 
 
 def main() -> None:
@@ -73,51 +50,29 @@ def main() -> None:
     parser.add_argument("--folder", required=True, type=Path)
     parser.add_argument("--weights", default="", help="name of a weights file that the cards of all the run's targets share")
     values = parser.parse_args()
-    config, record, state = load_run(values.run)
+    run = load_run(values.run)
+    record, data = run.record, Path(run.record["data"])
     written = json.loads(values.card.read_text(encoding="utf-8"))
-    network = trained_network(config, state)
-    channel = config.targets.index(values.target)
-    if not values.weights:
-        network.keep_output(channel)
-    neighbours = list(config.neighbours_mm)
+    technical, network = technical_card(run, values.target, shared=bool(values.weights))
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in values.scores]
     training = written.pop("training")
+    never_opened = {name for name in record.get("exclude", ()) if not set(name) & set("*?[")}
+    stride = ARCHITECTURES[run.kind].stride(run.arguments)
     card = {
-        "format": 1,
+        **technical,
         **written,
-        "source": config.source,
-        "target": values.target,
-        "network": {
-            "kind": "unet",
-            "arguments": {
-                "in_channels": len(neighbours),
-                "out_channels": len(config.targets) if values.weights else 1,
-                "filters": config.filters,
-                "depth": config.depth,
-                "dropout_blocks": config.dropout_blocks,
-            },
-            **({"channel": channel} if values.weights else {}),
-        },
-        "slicing": {
-            "plane": config.plane,
-            "mode": config.mode,
-            "size": [config.size, config.size],
-            "spacing_mm": config.spacing_mm,
-            "neighbours_mm": neighbours,
-        },
-        "percentile": 99.5,
-        "output_range": [0, 255],
-        "accepts": {"extent_mm": [20, 400], "median": training_medians(config, record["subjects"], Path(config.data))},
+        "accepts": {"extent_mm": [20, 400], "median": training_medians(run.source, run.slicings[0], stride, record["subjects"], data)},
         "training": {
             **training,
-            "held_out": sorted({name for report in reports for name in report["test"]}),
-            "command": public_command(record["command"], config.data),
+            "held_out": sorted({name for report in reports for name in report["test"]} | never_opened),
+            "command": public_command(record["command"], record["data"]),
             "date": datetime.date.today().isoformat(),
-            "notes": f"{state['step']} steps of {config.batch} slices from {len(record['subjects'])} subjects. " + training.get("notes", ""),
+            "notes": f"{run.extent}. " + training.get("notes", ""),
         },
         "metrics": [row for report in reports for row in report["summary"]],
     }
-    exported = save_package(values.folder, card, network, stem=values.weights)
+    dtype = torch.float32 if run.kind == "forest" else torch.float16
+    exported = save_package(values.folder, card, network, dtype, values.weights)
     print(f"{exported.path}: {exported.content['weights']['bytes'] / 1e6:.1f} MB, {exported.sha256}")
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from scipy.optimize import minimize
 from IMTCore.contrast import (
     CLIP, COEFFICIENTS, FEATURES, MODALITIES, NAMED, ModalityGuess, contrast_features, guess_from_features,
 )  # fmt: skip
+from IMTCore.errors import ImtError
+from IMTCore.files import write_text
 from IMTCore.intensity import background_value, foreground_mask
 from IMTCore.orientation import anatomical_axes
 from IMTCore.simulation import PhantomSpec, simulate
@@ -42,6 +45,7 @@ FITTED = {
     "templates": "SPM's (GPL) and HCP's MNI152 average heads",
     "phantoms": "simulated from SynthSeg's label maps",
 }
+REAL = tuple(name for name in FITTED if name != "phantoms")
 SCORED_ONLY = ("malf2012", "glioma_brats2013")
 IMAGES = (*MODALITIES, "T1C")
 MASKS = ("brainmask", "prob_brainmask", "tissues")
@@ -175,6 +179,27 @@ def phantoms(root: Path) -> Iterator[tuple[str, str, Volume]]:
                 yield path.parent.name, modality, volume
 
 
+def load_examples(data: Path, features: Path | None) -> list[Example]:
+    """The examples of `features`, if that file is there; else those of `data`, which it then keeps."""
+    if features is not None and features.exists():
+        try:
+            rows = json.loads(features.read_text(encoding="utf-8"))
+            examples = [Example(*row[:4], np.array(row[4], np.float64).reshape(len(FEATURES))) for row in rows]
+        except (OSError, ValueError, TypeError, IndexError, KeyError) as error:
+            sys.exit(f"{features} does not hold features of this script ({error}). Delete it to have it made anew from --data.")
+    else:
+        if not data.is_dir():
+            sys.exit(f"{data} is not a folder. Give --data the folder that holds <data set>/<subject>/<modality>.nii.gz.")
+        examples = collect(data)
+        if features is not None:
+            rows = [[e.dataset, e.subject, e.image, e.how, e.values.tolist()] for e in examples]
+            write_text(features, json.dumps(rows))
+    missing = [name for name in NAMED if not any(e.modality == name and e.dataset in REAL for e in examples)]
+    if missing:
+        sys.exit(f"{data} has no real {' and no '.join(missing)} image of {', '.join(REAL)}. Check --data (and --features).")
+    return examples
+
+
 def collect(root: Path) -> list[Example]:
     """All examples; prints those in which no head was found."""
     found: list[Example] = []
@@ -271,13 +296,6 @@ def is_fitted(example: Example, held_out: list[str]) -> bool:
 # --- Report --------------------------------------------------------------------------------------------------------
 
 
-def wrong_odds(example: Example, guess: ModalityGuess) -> float:
-    """How many times likelier than the truth the guess's wrong name is; 0 if it is right or unsure."""
-    if not guess.speaks_against(example.modality):
-        return 0.0
-    return guess.probabilities[guess.modality] / max(guess.probabilities[example.modality], 1e-9)
-
-
 def report(judged: list[tuple[str, Example, ModalityGuess]]) -> str:
     """Markdown tables: how often the guess is right, and what the input check makes of it."""
     lines = ["| data | image | as they are | right | unsure | wrong | varied | right | unsure | wrong | odds of the worst |"]
@@ -289,7 +307,8 @@ def report(judged: list[tuple[str, Example, ModalityGuess]]) -> str:
             right = sum(g.modality == e.modality for e, g in kept)
             wrong = sum(g.speaks_against(e.modality) for e, g in kept)
             cells += [len(kept), right, len(kept) - right - wrong, wrong]
-        lines.append(f"| {group} | {image} | {' | '.join(map(str, cells))} | {max(wrong_odds(e, g) for e, g in rows):.0f} |")
+        worst = max(g.odds_against(e.modality) for e, g in rows)
+        lines.append(f"| {group} | {image} | {' | '.join(map(str, cells))} | {worst:.0f} |")
     real = [(e, g) for _, e, g in judged if e.dataset != "phantoms"]
     lines += ["", "| image | model wants | as they are | refused | warned | varied | refused | warned |", "|" + " --- |" * 8]
     for image in IMAGES:
@@ -300,7 +319,7 @@ def report(judged: list[tuple[str, Example, ModalityGuess]]) -> str:
                 refused = sum(g.is_sure_not(wanted) for g in guesses)
                 cells += [len(guesses), refused, sum(g.speaks_against(wanted) for g in guesses) - refused]
             lines.append(f"| {image} | {wanted} | {' | '.join(map(str, cells))} |")
-    lines += ["", f"Largest odds of a wrong name on a real image: {max(wrong_odds(e, g) for e, g in real):.1f}."]
+    lines += ["", f"Largest odds of a wrong name on a real image: {max(g.odds_against(e.modality) for e, g in real):.1f}."]
     return "\n".join(lines) + "\n"
 
 
@@ -313,19 +332,19 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="coefficients to write")
     parser.add_argument("--report", type=Path, help="tables to write")
     values = parser.parse_args()
-    if values.features and values.features.exists():
-        rows = json.loads(values.features.read_text(encoding="utf-8"))
-        examples = [Example(*row[:4], np.array(row[4])) for row in rows]
-    else:
-        examples = collect(values.data)
-        if values.features:
-            rows = [[e.dataset, e.subject, e.image, e.how, e.values.tolist()] for e in examples]
-            values.features.write_text(json.dumps(rows), encoding="utf-8")
+    try:
+        run(values)
+    except ImtError as error:  # an image that cannot be read, a file that cannot be written
+        sys.exit(str(error))
+
+
+def run(values: argparse.Namespace) -> None:
+    """What the arguments say."""
+    examples = load_examples(values.data, values.features)
     text = report(judge(examples, values.held_out))
     print(text)
     if values.report:
-        values.report.parent.mkdir(parents=True, exist_ok=True)
-        values.report.write_text(text, encoding="utf-8")
+        write_text(values.report, text)
     if values.output:
         learnt = [e for e in examples if is_fitted(e, values.held_out)]
         fitted = fit(learnt)
@@ -333,7 +352,7 @@ def main() -> None:
         counts = {f"{name}: {terms}": sum(e.dataset == name for e in learnt) for name, terms in FITTED.items()}
         content = {"modalities": list(MODALITIES), "features": list(FEATURES), **coefficients, "fitted_on": counts}
         content["held_out"] = sorted(values.held_out)
-        values.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(values.output, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""A small head to test with, and all the ways in which a scanner may have stored it."""
+"""A small head to test with, all the ways in which a scanner may have stored it, and surroundings that no test changes."""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import permutations, product
+from pathlib import Path
 
 # Before torch is imported, as `imt` does: else the tests that run side by side wait for each other.
 os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
@@ -13,6 +17,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from IMTCore.volume import Geometry, Volume
+from IMTCore.volume_io import write_volume
 
 # (axes, flips): for each stored array axis k, j, i, the anatomical one that it is, and whether it runs against it.
 ORIENTATIONS = list(product(permutations(range(3)), product((False, True), repeat=3)))
@@ -51,6 +56,18 @@ def store(
     return Volume(np.ascontiguousarray(array), geometry, "head")
 
 
+SMALL_HEAD = head_phantom((10, 24, 21))
+SMALL_HEAD_SPACING_KJI = (3.0, 2.5, 2.5)
+
+
+def head_file(path: Path, seed: int = 0) -> Path:
+    """A small oblique head at `path`; each seed is another image."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grain = np.random.default_rng(seed).uniform(0.9, 1.1, SMALL_HEAD.shape).astype(np.float32)
+    write_volume(path, store(SMALL_HEAD * grain, spacing_kji=SMALL_HEAD_SPACING_KJI, rotation=rotation_matrix(3, 15.0)))
+    return path
+
+
 def rotation_matrix(seed: int, degrees: float = 30.0) -> np.ndarray:
     """A rotation by `degrees` about a random axis."""
     axis = np.random.default_rng(seed).normal(size=3)
@@ -67,3 +84,35 @@ def orientation(request):
 def oblique() -> np.ndarray:
     """A rotation by 25° about no axis in particular."""
     return rotation_matrix(3, 25.0)
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No models of the tester's own, and after the test the signal handler that was there before: `imt` sets its own."""
+    monkeypatch.setenv("IMT_MODELS", str(tmp_path_factory.mktemp("users")))
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The card of a tiny T1 to T2 model, in a folder whose name has a space and another letter; not to be changed."""
+    from packages import write_tiny_package  # torch
+
+    return write_tiny_package(tmp_path_factory.mktemp("mo dels ö"))
+
+
+@pytest.fixture(scope="session")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small head's file, in folders and of a name with spaces and other letters; not to be changed."""
+    return head_file(tmp_path_factory.mktemp("hé ad") / "kopf größe 脳.nii.gz")
+
+
+@pytest.fixture(scope="session")
+def icbm152() -> Path:
+    """The folder of the ICBM152 template and its tissue maps in nilearn's wheel: the average of 152 real heads."""
+    spec = find_spec("nilearn")
+    if spec is None or spec.origin is None:
+        pytest.skip("nilearn, whose wheel holds the ICBM152 template, is not installed: make setup")
+    return Path(spec.origin).parent / "datasets" / "data"

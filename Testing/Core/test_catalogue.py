@@ -215,7 +215,7 @@ def test_removing_a_card_leaves_the_weights_that_another_card_needs(models: Path
 def test_every_shipped_card_can_be_read(models: Path) -> None:
     cards, problems = list_cards()
     assert problems == []
-    assert {card.path.parent for card in cards} <= {shipped_folder()}
+    assert {card.path.parent for card in cards} == {shipped_folder()}
 
 
 # --- Downloads -----------------------------------------------------------------------------------------------------

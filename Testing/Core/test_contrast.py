@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,7 +19,16 @@ from IMTCommand.__main__ import main
 from IMTCore import contrast
 from IMTCore.cards import read_card
 from IMTCore.catalogue import list_cards
-from IMTCore.contrast import FEATURES, MODALITIES, NAMED, UNSURE, ModalityGuess, contrast_features, guess_modality
+from IMTCore.contrast import (
+    FEATURES,
+    MODALITIES,
+    NAMED,
+    UNSURE,
+    ModalityGuess,
+    contrast_features,
+    guess_from_features,
+    guess_modality,
+)
 from IMTCore.errors import BadInput, BadModel
 from IMTCore.inputs import prepare_input
 from IMTCore.orientation import anatomical_axes
@@ -34,29 +45,16 @@ HELD_OUT = json.loads(contrast.coefficients_path().read_text(encoding="utf-8"))[
 
 
 @pytest.fixture(scope="module")
-def icbm() -> Path:
-    """The folder of the ICBM152 template, which no coefficient was fitted on."""
-    spec = importlib.util.find_spec("nilearn")
-    if spec is None or spec.origin is None:
-        pytest.skip("nilearn, whose wheel holds the ICBM152 template, is not installed")
-    return Path(spec.origin).parent / "datasets" / "data"
+def template(icbm152) -> Volume:
+    """A T1 that no coefficient was fitted on."""
+    return read_volume(icbm152 / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
 
 
 @pytest.fixture(scope="module")
-def template(icbm) -> Volume:
-    return read_volume(icbm / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
-
-
-@pytest.fixture(scope="module")
-def phantoms(icbm) -> dict[str, Volume]:
+def phantoms(icbm152) -> dict[str, Volume]:
     """The template's anatomy in every modality, at 2 mm, bare brain, with lesions."""
     spec = PhantomSpec(seed=11, lesions=5, skull_stripped=True)
-    return simulate(icbm152_tissues(icbm, downsample=2), spec).images
-
-
-@pytest.fixture(autouse=True)
-def _no_models_of_this_machine(monkeypatch, tmp_path_factory) -> None:
-    monkeypatch.setenv("IMT_MODELS", str(tmp_path_factory.mktemp("users")))
+    return simulate(icbm152_tissues(icbm152, downsample=2), spec).images
 
 
 def blocks(volume: Volume, factors: tuple[int, int, int]) -> Volume:
@@ -100,6 +98,16 @@ def test_the_icbm_template_is_a_t1_and_surely_no_t2(template):
     guess = guess_modality(template)
     assert guess.modality == "T1" and guess.is_sure_not("T2")
     assert guess.probabilities["T1"] > 0.95
+    assert guess.odds_against("T2") == pytest.approx(guess.probabilities["T1"] / guess.probabilities["T2"])
+    assert guess.odds_against("T2") > contrast.SURE_ODDS and guess.odds_against("T1") == 0
+
+
+@pytest.mark.parametrize(("wanted_share", "sure"), [(0.0099, False), (0.0089, True), (0.0, True)])
+def test_a_guess_is_sure_from_a_hundred_to_one_on(wanted_share, sure):
+    """Less is no ground to refuse an image: real ones were given a wrong name at up to 8 to 1, phantoms at 50 to 1."""
+    guess = ModalityGuess("T1", {"T1": 0.9, "T2": wanted_share, "FLAIR": 0.1 - wanted_share, "PD": 0.0}, 1.0)
+    assert guess.speaks_against("T2") and guess.is_sure_not("T2") == sure
+    assert not guess.is_sure_not("PD") and not guess.is_sure_not("T1")
 
 
 @pytest.mark.parametrize("factors", [(2, 2, 2), (3, 3, 3), (4, 4, 4), (5, 1, 1), (1, 1, 4), (1, 4, 1)], ids=str)
@@ -301,6 +309,69 @@ def test_the_shipped_models_take_the_sample_data_of_their_source_and_no_other():
             else:
                 with pytest.raises(BadInput, match=f"looks like a {modality} image"):
                     prepare_input(volume, card)
+
+
+# ---------------------------------------------------------------- the script that fits the coefficients
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("fit_contrast", ROOT / "Resources" / "Training" / "fit_contrast.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, module)  # dataclasses look themselves up there
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_fits_coefficients_and_reports_wrong_guesses_with_their_odds(script, tmp_path, monkeypatch, capsys):
+    random = np.random.default_rng(0)
+    centres = {name: 4.0 * np.eye(len(FEATURES))[n] for n, name in enumerate(MODALITIES)}
+    rows = []
+    for dataset in ("glioma_brats2018", "open_ms_mni", "phantoms", "malf2012"):
+        for name in MODALITIES:
+            for n in range(12):
+                values = centres[name] + random.normal(0, 0.5, len(FEATURES))
+                rows.append([dataset, f"s{n}", name, "varied" if n % 2 else "original", values.tolist()])
+    rows.append(["malf2012", "mislabelled", "T2", "original", centres["T1"].tolist()])
+    features, output, report = (tmp_path / name for name in ("features.json", "contrast.json", "report.md"))
+    features.write_text(json.dumps(rows), encoding="utf-8")
+    arguments = ("--data", tmp_path, "--features", features, "--output", output, "--report", report)
+    held_out = "glioma_brats2018/s0"
+    monkeypatch.setattr(sys, "argv", ["fit_contrast.py", *map(str, arguments), "--held-out", held_out])
+    script.main()
+
+    content = json.loads(output.read_text(encoding="utf-8"))
+    assert (tuple(content["features"]), tuple(content["modalities"])) == (FEATURES, MODALITIES)
+    assert content["held_out"] == [held_out] and sorted(content["fitted_on"].values()) == [0] * 4 + [44, 48, 48]
+    fitted = {name: np.array(content[name]) for name in contrast.COEFFICIENTS}
+    for name in NAMED:
+        assert guess_from_features(centres[name], fitted).modality == name
+    wrong = guess_from_features(centres["T1"], fitted)
+    text = report.read_text(encoding="utf-8")
+    assert text.strip() in capsys.readouterr().out
+    assert "| held out: glioma_brats2018 | T1 | 1 | 1 | 0 | 0 |" in text
+    assert "| scored only: malf2012 | T2 | 7 | 6 | 0 | 1 |" in text  # the mislabelled one is wrong, and no other
+    assert float(text.rpartition("real image: ")[2].strip(" .\n")) == pytest.approx(wrong.odds_against("T2"), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        (None, "nowhere is not a folder. Give --data"),
+        ("{", "features.json does not hold features"),
+        ('[["phantoms", "s", "T1", "original", [1, 2]]]', "features.json does not hold features"),
+        ("[]", "no real T1 and no T2 and no FLAIR image"),
+    ],
+)
+def test_the_script_names_what_it_cannot_use_and_writes_nothing(script, tmp_path, monkeypatch, features, words):
+    if features is not None:
+        (tmp_path / "features.json").write_text(features, encoding="utf-8")
+    arguments = ("--data", tmp_path / "nowhere", "--features", tmp_path / "features.json", "--output", tmp_path / "out.json")
+    monkeypatch.setattr(sys, "argv", ["fit_contrast.py", *map(str, arguments)])
+    with pytest.raises(SystemExit, match=words):
+        script.main()
+    assert not (tmp_path / "out.json").exists()
 
 
 # ---------------------------------------------------------------- held-out patients

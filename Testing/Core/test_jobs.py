@@ -13,11 +13,9 @@ from types import ModuleType, SimpleNamespace
 
 import psutil
 import pytest
-from packages import write_tiny_package
-from test_command import head_file
 
 from IMTCommand.__main__ import main
-from IMTSlicerLib.environment import moduleFolders, pythonExecutable, workerEnvironment
+from IMTSlicerLib.environment import moduleCommand, moduleFolders, pythonExecutable, workerEnvironment
 from IMTSlicerLib.job_progress import JobProgress
 from IMTSlicerLib.jobs import Job, JobCancelled, JobFailed, JobRefused, ProcessJob
 from IMTSlicerLib.processes import ChildProcess, describeExit
@@ -42,21 +40,8 @@ def temporary(tmp_path_factory, monkeypatch) -> Iterator[Path]:
     """The place of temporary folders, with a space and other letters; every test must leave it empty."""
     folder = tmp_path_factory.mktemp("t m p ö 脳")
     monkeypatch.setattr("tempfile.tempdir", str(folder))
-    monkeypatch.setenv("IMT_MODELS", str(tmp_path_factory.mktemp("users")))
-    before = signal.getsignal(signal.SIGTERM)
     yield folder
-    signal.signal(signal.SIGTERM, before)
     assert not list(folder.iterdir())
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_tiny_package(tmp_path_factory.mktemp("mo dels ö"))
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory) -> Path:
-    return head_file(tmp_path_factory.mktemp("hé ad") / "kopf größe 脳.nii.gz")
 
 
 @pytest.fixture
@@ -354,6 +339,17 @@ def test_a_command_is_logged_line_by_line_and_its_exit_code_counts(temporary):
     assert job.state == "failed" and not job.folder.exists()
 
 
+class Breaking(ChildProcess):
+    """A process whose output cannot be read any more, once it is told so."""
+
+    broken = False
+
+    def readLines(self) -> list[tuple[str, str]]:
+        if self.broken:
+            raise ZeroDivisionError("division by zero")
+        return super().readLines()
+
+
 @pytest.mark.parametrize("how", ["cancel", "raise", "end", "exit"])
 def test_grandchildren_that_ignore_sigterm_die_too(how, tmp_path):
     code = FAMILY.format(then=STAY if how != "end" else "time.sleep(0.5)")
@@ -370,7 +366,8 @@ def test_grandchildren_that_ignore_sigterm_die_too(how, tmp_path):
         assert len(pids) == 2 and gone(*pids), run.stderr
         assert not list(tmp_path.iterdir())
         return
-    job = ProcessJob(python(code))
+    process = Breaking()
+    job = ProcessJob(python(code), process=lambda: process)
     pids = []
     job.logged.connect(lambda line: pids.append(int(line)))
     job.start()
@@ -379,7 +376,7 @@ def test_grandchildren_that_ignore_sigterm_die_too(how, tmp_path):
     if how == "cancel":
         job.cancel()
     elif how == "raise":
-        job._process.readLines = lambda: 1 / 0
+        process.broken = True
         with pytest.raises(JobFailed, match="division"):
             job.wait(10)
     else:
@@ -417,11 +414,12 @@ def test_a_request_that_cannot_be_made_starts_nothing(temporary):
 
 @pytest.mark.parametrize("name", ["progress", "logged", "finished", "ended"])
 def test_a_listener_that_raises_leaves_nothing_and_wait_tells(name, caplog):
-    job = ProcessJob(python("print(1); print(2)"))
+    process = ChildProcess()
+    job = ProcessJob(python("print(1); print(2)"), process=lambda: process)
     getattr(job, name).connect(lambda *_: 1 / 0)
     heard = Heard(job)
     job.start()
-    pid = job._process.pid
+    pid = process.pid
     with pytest.raises(ZeroDivisionError):
         job.wait(60)
     assert job.state == "finished" and heard.ends == ["finished", "ended"] and len(heard.of("logged")) == 2
@@ -485,11 +483,13 @@ def test_waiting_has_a_limit_and_needs_a_start():
 
 @posix
 def test_ctrl_c_while_waiting_cancels():
-    job = ProcessJob(python(f"import os, signal, time; os.kill({os.getpid()}, signal.SIGINT); time.sleep(600)"))
+    process = ChildProcess()
+    code = f"import os, signal, time; os.kill({os.getpid()}, signal.SIGINT); time.sleep(600)"
+    job = ProcessJob(python(code), process=lambda: process)
     job.start()
     with pytest.raises(KeyboardInterrupt):
         job.wait(60)
-    assert job.state == "cancelled" and gone(job._process.pid)
+    assert job.state == "cancelled" and gone(process.pid)
 
 
 class Timer:
@@ -645,6 +645,22 @@ def test_slicers_python_is_preferred(monkeypatch, tmp_path):
     assert pythonExecutable() == str(tmp_path / "PythonSlicer")
     monkeypatch.setenv("PATH", "")
     assert pythonExecutable() == str(tmp_path / "PythonSlicer")
+
+
+@posix
+def test_an_engines_packages_win_over_those_that_slicers_launcher_puts_first(monkeypatch, tmp_path):
+    for place, number in (("Slicer", "1.17"), ("engine", "1.15")):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "imt_test_science.py").write_text(f"VERSION = {number!r}\n")
+    (tmp_path / "engine" / "imt_test_engine.py").write_text("import imt_test_science\nprint(imt_test_science.VERSION)\n")
+    launcher = tmp_path / "PythonSlicer"
+    launcher.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/Slicer:$PYTHONPATH" exec "{sys.executable}" "$@"\n')
+    launcher.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    command = moduleCommand("imt_test_engine")
+    assert command[0] == str(launcher)
+    done = subprocess.run(command, env=workerEnvironment([tmp_path / "engine"]), capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "1.15", done.stderr
 
 
 def test_nothing_of_slicer_is_imported_by_the_panels_library():

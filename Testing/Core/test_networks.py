@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import numpy_networks
 import pytest
@@ -336,6 +339,16 @@ def test_the_cpu_arrangement_gives_the_generators_numbers(layout):
         fast = CpuGenerator(network, torch.float32).eval()
         assert (fast(image) - plain).abs().max() < 1e-5
         assert (fast(image, masks) - noisy).abs().max() < 1e-5
+        assert fast.dropout_shapes(64, 96) == network.dropout_shapes(64, 96)
         features = fast.encode(image)
         again = fast.decode(features), fast.decode(features)
         assert torch.equal(*again)  # samples of the noise share the features
+
+
+def test_the_cpu_arrangement_lets_go_of_the_weights_that_it_rearranged():
+    network = UNetGenerator(filters=8, depth=5).eval()
+    deconvolutions = [weakref.ref(block.weight) for block in network.decoder]
+    fast = CpuGenerator(network, torch.bfloat16)
+    del network
+    gc.collect()
+    assert fast.dropout_shapes(32, 32) and all(weight() is None for weight in deconvolutions)

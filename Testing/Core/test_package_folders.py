@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,8 +26,8 @@ MODULE = Path(__file__).resolve().parents[2] / "IMTTranslate"
 
 def write_wheel(folder: Path, name: str, number: str, module: str = "", needs: tuple[str, ...] = (), megabytes: int = 0) -> Path:
     """A wheel of one module; `needs` are its requirements, `megabytes` of noise make its installation last."""
-    module = module or name.replace("-", "_")
-    stem = f"{name.replace('-', '_')}-{number}"
+    plain = re.sub(r"[-_.]+", "_", name).lower()
+    module, stem = module or plain, f"{plain}-{number}"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n" + "".join(f"Requires-Dist: {n}\n" for n in needs)
     files = {
         f"{module}.py": f"__version__ = {number!r}\n".encode(),
@@ -196,6 +197,17 @@ def test_the_place_is_the_users_and_follows_the_python_version(tmp_path, monkeyp
     if sys.platform not in ("win32", "darwin"):
         monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
         assert packagesRoot() == tmp_path / "data" / "IMT" / "packages"
+
+
+def test_a_package_is_found_under_every_spelling_that_means_the_same(place):
+    """PEP 503: runs of hyphens, underscores and dots are one hyphen; capitals do not count."""
+    write_wheel(place / "wheels", "Imt.Test__Base", "1.0")
+    spellings = ("imt-test-base", "IMT_test.base", "imt--test._-base", "Imt.Test__Base")
+    folder = packages(place, "\n".join(spellings))
+    assert folder.missing() == list(spellings)
+    run(packages(place, "imt-test-base").installJob(place / "wheels"))
+    assert packages(place, "\n".join(spellings)).missing() == []
+    assert packages(place, "imttestbase\nimt-test").missing() == ["imttestbase", "imt-test"]
 
 
 def test_a_requirement_that_is_none_is_named(place):

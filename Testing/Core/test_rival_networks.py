@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from IMTCore import context_network, encoder_decoder
+from IMTCore.architectures import ARCHITECTURES
 from IMTCore.context_network import ContextCascade, ContextDiscriminator, ContextGenerator, gradient_difference
 from IMTCore.encoder_decoder import EncoderDecoder
 from IMTCore.errors import Cancelled
@@ -348,13 +348,13 @@ def test_impossible_context_networks_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("module", "make", "options"),
+    ("kind", "make", "options"),
     [
-        (encoder_decoder, EncoderDecoder, {"in_channels": 1, "out_channels": 1, "filters": 4, "depth": 3}),
-        (context_network, ContextCascade, {"in_channels": 1, "out_channels": 1, "filters": 2, "stages": 2, "layout": "code"}),
+        ("encoder-decoder", EncoderDecoder, {"in_channels": 1, "out_channels": 1, "filters": 4, "depth": 3}),
+        ("context", ContextCascade, {"in_channels": 1, "out_channels": 1, "filters": 2, "stages": 2, "layout": "code"}),
     ],
 )
-def test_a_file_of_floating_point_weights_restores_the_network(module, make, options):
+def test_a_file_of_floating_point_weights_restores_the_network(kind, make, options):
     network = seeded(make, **options)
     with torch.no_grad():
         for tensor in network.state_dict().values():  # the running statistics too
@@ -369,12 +369,13 @@ def test_a_file_of_floating_point_weights_restores_the_network(module, make, opt
         assert torch.equal(restored.eval()(x[:, None]), network.eval()(x[:, None]))
     else:
         assert torch.equal(restored.translate_volume(x, SPACING), network.translate_volume(x, SPACING))
-    required = {name for name, (_, needed) in module.ARGUMENTS.items() if needed}
-    assert required <= options.keys() <= module.ARGUMENTS.keys()
-    for name, words in module.CHOICES.items():
+    known = ARCHITECTURES[kind]
+    required = {name for name, (_, needed) in known.arguments.items() if needed}
+    assert required <= options.keys() <= known.arguments.keys()
+    for name, words in known.choices.items():
         for word in words:
             on_paper(make, **(options | {name: word}))
-    for name, (low, high) in module.BOUNDS.items():
+    for name, (low, high) in known.bounds.items():
         for value in {low, high}:
             on_paper(make, **(options | {name: value}))
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import head_file
 from packages import write_tiny_package
-from test_command import head_file
 
 import IMTCore
 from IMTCommand.__main__ import main
-from IMTCommand.translate_command import KeptTranslators, kept_translators
+from IMTCommand.translate_command import KeptTranslators
 from IMTCore.cards import read_card
 from IMTCore.progress import quiet
 from IMTCore.settings import TranslationSettings
@@ -27,24 +27,6 @@ from IMTCore.version import VERSION
 
 CPU = TranslationSettings(device="cpu")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals, cat")
-
-
-@pytest.fixture(autouse=True)
-def _as_before(monkeypatch, tmp_path_factory) -> Iterator[None]:
-    monkeypatch.setenv("IMT_MODELS", str(tmp_path_factory.mktemp("users")))
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return write_tiny_package(tmp_path_factory.mktemp("mo dels ö"))
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory) -> Path:
-    return head_file(tmp_path_factory.mktemp("hé ad") / "kopf größe 脳.nii.gz")
 
 
 class Server:
@@ -243,18 +225,15 @@ def test_torch_is_imported_only_for_a_request_that_needs_it():
 
 
 def test_a_plain_command_keeps_none_and_a_server_reuses_the_same(tmp_path, model, head, monkeypatch):
-    arguments = [str(a) for a in translate(head, model, tmp_path / "T2.nrrd")]
-    assert main(arguments) == 0 and not kept_translators._kept
-    monkeypatch.setattr(kept_translators, "count", 2)
-    try:
-        assert main(arguments) == 0
-        [(translator, _)] = kept_translators._kept.values()
-        assert translator.load_seconds > 0
-        assert main(arguments) == 0
-        assert [kept for kept, _ in kept_translators._kept.values()] == [translator]
-        assert translator.load_seconds == 0
-    finally:
-        kept_translators._kept.clear()
+    arguments, card = [str(a) for a in translate(head, model, tmp_path / "T2.nrrd")], read_card(model)
+    kept = KeptTranslators()
+    monkeypatch.setattr("IMTCommand.translate_command.kept_translators", kept)
+    assert main(arguments) == 0 and kept.find(card, CPU, quiet) is None
+    kept.count = 2
+    assert main(arguments) == 0
+    translator = kept.find(card, CPU, quiet)
+    assert translator is not None
+    assert main(arguments) == 0 and kept.find(card, CPU, quiet) is translator
 
 
 def test_two_are_kept_and_the_one_unused_for_longest_goes(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import nibabel
@@ -18,19 +17,6 @@ from IMTCore.volume_io import read_volume
 
 SHIPPED = sorted(path.stem for path in shipped_folder().glob("*.json"))
 MAX_MODELS_MB = 75  # of a checkout that stays below 80 MB
-
-
-@pytest.fixture(scope="module")
-def template() -> Path:
-    spec = importlib.util.find_spec("nilearn")
-    if spec is None or spec.origin is None:
-        pytest.skip("nilearn, whose wheel holds the ICBM152 template, is not installed")
-    return Path(spec.origin).parent / "datasets" / "data"
-
-
-@pytest.fixture(autouse=True)
-def no_user_models(tmp_path, monkeypatch):
-    monkeypatch.setenv("IMT_MODELS", str(tmp_path / "models"))
 
 
 def slab(path: Path) -> Volume:
@@ -80,12 +66,12 @@ def test_a_shipped_model_beats_the_baselines_on_its_card(name):
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name.startswith("T1-")])
-def test_tissues_of_a_translated_template_have_the_contrast_of_the_modality(name, template):
+def test_tissues_of_a_translated_template_have_the_contrast_of_the_modality(name, icbm152):
     """Ventricular CSF is the brightest on T2 and the darkest on FLAIR; grey matter is brighter than white on both."""
-    volume = slab(template / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
+    volume = slab(icbm152 / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
     result = Translator(find_card(name), TranslationSettings(device="cpu")).translate(volume).translation.array
     maps = {
-        tissue: nibabel.load(template / f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz").get_fdata().T
+        tissue: nibabel.load(icbm152 / f"mni_icbm152_{tissue}_tal_nlin_sym_09a_converted.nii.gz").get_fdata().T
         for tissue in ("gm", "wm")
     }
     deep = volume.array > 0
@@ -102,8 +88,8 @@ def test_tissues_of_a_translated_template_have_the_contrast_of_the_modality(name
         assert grey > white
 
 
-def test_half_precision_stays_within_50_db_of_fp32(template):
-    volume = slab(template / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
+def test_half_precision_stays_within_50_db_of_fp32(icbm152):
+    volume = slab(icbm152 / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz")
     card = find_card("T1-T2")
     full, half = (
         Translator(card, TranslationSettings(device="cpu", precision=p)).translate(volume).translation.array.astype(np.float64)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "IMTTranslate"))
 
 from IMTCore.errors import BadInput
 from IMTCore.simulation import INTENSITY_SCALE, PhantomSpec, simulate
@@ -24,11 +20,8 @@ OBLIQUE = np.linalg.qr(np.array([[0.9, 0.3, -0.2], [-0.1, 0.8, 0.5], [0.3, -0.4,
 
 
 @pytest.fixture(scope="module")
-def brain() -> TissueMaps:
-    nilearn = find_spec("nilearn")
-    if nilearn is None:
-        pytest.skip("nilearn is not installed: its wheel holds the ICBM 2009a tissue maps")
-    return icbm152_tissues(Path(nilearn.submodule_search_locations[0]) / "datasets" / "data", downsample=4)
+def brain(icbm152) -> TissueMaps:
+    return icbm152_tissues(icbm152, downsample=4)
 
 
 def ball(shape: tuple[int, int, int] = (24, 30, 36), spacing: tuple[float, float, float] = (2.0, 2.5, 3.0)) -> TissueMaps:

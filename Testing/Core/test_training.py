@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import training_runs
 from conftest import head_phantom, store
+from training_runs import SPACING, TRAINING, assert_same, checkpoint, start, translated, write_subject
 
 from IMTCore.cards import read_card
 from IMTCore.model_packages import load_network
@@ -19,7 +20,6 @@ from IMTCore.networks import UNetGenerator
 from IMTCore.slicing import SlicingSpec
 from IMTCore.volume_io import write_volume
 
-TRAINING = Path(__file__).resolve().parents[2] / "Resources" / "Training"
 sys.path.insert(0, str(TRAINING))
 
 import evaluate_translator
@@ -27,16 +27,9 @@ from baselines import LookUpTable, RandomForest
 from train_translator import Config, Trainer, was_acquired
 from training_data import load_pairs
 
-SPACING = (6.0, 4.0, 4.0)
 # Yang et al.'s losses, optimiser and augmentation are the script's defaults; only sizes are given here.
 TINY = ["--source", "T1", "--train", "set/*", "--exclude", "set/held*", "--filters", "8", "--depth", "5", "--mode", "paper"]
 STEPS = 24
-
-
-def translated(t1: np.ndarray, target: str) -> np.ndarray:
-    """Another contrast of a phantom: dark for bright, brighter towards the left in FLAIR."""
-    inverted = np.where(t1 > 0, 1100 - t1, 0)
-    return inverted if target == "T2" else inverted * np.linspace(0.6, 1.0, t1.shape[2])
 
 
 @pytest.fixture(scope="module")
@@ -46,55 +39,31 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n, (name, modalities) in enumerate(
         {"a": ("T1", "T2", "FLAIR"), "b": ("T1", "T2"), "c": ("T2",), "held-1": ("T1", "T2", "FLAIR")}.items()
     ):
-        t1 = head_phantom((24, 48, 48 - n))
-        for modality in modalities:
-            image = t1 if modality == "T1" else translated(t1, modality)
-            write_volume(root / "set" / name / f"{modality}.nii.gz", store(image.astype(np.float32), spacing_kji=SPACING))
+        write_subject(root / "set" / name, (24, 48, 48 - n), modalities)
     (root / "set" / "held-2").mkdir()
     for modality in ("T1", "T2", "FLAIR"):
         (root / "set" / "held-2" / f"{modality}.nii.gz").write_bytes(b"not an image")
     return root
 
 
-def start(script: str, *arguments: object) -> subprocess.Popen:
-    command = [sys.executable, "-u", str(TRAINING / script), *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"
-    )
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    with training_runs.one_thread():
+        yield
 
 
-def run(script: str, *arguments: object, code: int = 0) -> str:
-    process = start(script, *arguments)
+def run(script: str, *arguments: object) -> None:
+    process = start(TRAINING / script, *arguments)
     output = process.communicate(timeout=120)[0]
-    assert process.returncode == code, output
-    return output
+    assert process.returncode == 0, output
 
 
-def train(data: Path, output: Path, *options: object, code: int = 0) -> str:
-    return run("train_translator.py", "--data", data, "--output", output, *TINY, *options, code=code)
+def train(data: Path, output: Path, *options: object) -> str:
+    return training_runs.train("--data", data, "--output", output, *TINY, *options)
 
 
 def whole_run(size: int = 64) -> list[object]:
     return ["--targets", "T2", "--size", size, "--steps", STEPS]
-
-
-def checkpoint(output: Path) -> dict:
-    return torch.load(output / "checkpoint.pt", weights_only=True)
-
-
-def assert_same(one: object, other: object, where: str = "") -> None:
-    """Equal to the bit, down to every tensor."""
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_same(one[key], other[key], f"{where}.{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for n, pair in enumerate(zip(one, other, strict=True)):
-            assert_same(*pair, f"{where}.{n}")
-    else:
-        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other, where
 
 
 LEARNT = ("step", "generator", "average", "discriminator", "adam_g", "adam_d", "torch_random", "numpy_random")
@@ -124,9 +93,8 @@ def test_a_run_stopped_and_resumed_is_bit_identical_to_one_without_a_break(data:
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(data: Path, reference: Path, tmp_path: Path) -> None:
-    process = start(
-        "train_translator.py", "--data", data, "--output", tmp_path / "run", *TINY, *whole_run(), "--checkpoint-every", 1
-    )
+    where = ["--data", data, "--output", tmp_path / "run", "--device", "cpu"]
+    process = start(TRAINING / "train_translator.py", *where, *TINY, *whole_run(), "--checkpoint-every", 1)
     for line in process.stdout:
         if line.startswith('{"step": 5,'):
             process.kill()
@@ -141,8 +109,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(data: Path, reference: Path, t
 
 def test_another_experiment_is_not_resumed(data: Path, reference: Path) -> None:
     before = {path.name: path.read_bytes() for path in reference.iterdir()}
-    said = train(data, reference, *whole_run(), "--seed", "1", "--l1", "10", code=1)
-    assert "is of another experiment (differs in l1, seed). Choose another --output." in said
+    with pytest.raises(SystemExit, match=r"is of another experiment \(differs in l1, seed\)\. Choose another --output\."):
+        train(data, reference, *whole_run(), "--seed", "1", "--l1", "10")
     assert {path.name: path.read_bytes() for path in reference.iterdir()} == before
 
 
@@ -173,7 +141,7 @@ def test_the_network_learns(two_targets: Path) -> None:
 
 def test_a_subject_without_a_target_teaches_the_others_only(data: Path) -> None:
     config = Config(str(data), "T1", ("T2", "FLAIR"), ("set/b",), filters=8, depth=5, size=32, steps=2)
-    pairs = load_pairs(data, ["set/*"], ["set/held*", "set/a"], "T1", ["T2", "FLAIR"], config.slicing, 32)
+    pairs = load_pairs(data, ["set/*"], ["set/held*", "set/a"], "T1", ["T2", "FLAIR"], config.slicings, 32)
     assert [pair.name for pair in pairs] == ["set/b"] and set(pairs[0].targets) == {"T2"}
     trainer = Trainer(config, pairs)
     before = {key: value.clone() for key, value in trainer.generator.state_dict().items()}
@@ -192,7 +160,7 @@ def test_training_slices_are_those_that_the_target_covers(data: Path, tmp_path: 
     t2[14:] = 0  # the target's field of view ends early
     for name, image in (("T1", t1), ("T2", t2)):
         write_volume(tmp_path / "set" / "a" / f"{name}.nii.gz", store(image, spacing_kji=SPACING))
-    (pair,) = load_pairs(tmp_path, ["set/*"], [], "T1", ["T2"], SlicingSpec(size=(32, 32)), 32)
+    (pair,) = load_pairs(tmp_path, ["set/*"], [], "T1", ["T2"], [SlicingSpec(size=(32, 32))], 32)
     head = (t1 > 0).sum(axis=(1, 2))
     assert pair.slices.tolist() == [k for k in range(14) if head[k] >= 200]
     assert pair.targets["T2"].shape == (24, 32, 32) and np.abs(pair.targets["T2"]).max() <= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -69,14 +70,37 @@ def test_a_saved_scene_brings_the_result_back_with_name_mark_transform_and_study
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".nii.gz"])
-def test_a_saved_file_has_its_mark_beside_it_also_after_reloading_the_scene(run, tmp_path, ending):
+def test_a_saved_file_has_its_mark_beside_it(run, tmp_path, ending):
     result = run(add_head("Kopf T1"))
     path = tmp_path / f"Kopf ö{ending}"
     assert slicer.util.saveNode(result, str(path), properties={})
     mark = json.loads((tmp_path / "Kopf ö.json").read_text(encoding="utf-8"))
     assert mark["synthetic"] is True and mark["model"]["name"] == "tiny-T1-T2" and mark["input"]["node"] == "Kopf T1"
+    assert "output" not in mark  # the hash of another file than this one
     loaded = slicer.util.loadVolume(str(path), properties={"show": False})
     assert np.allclose(matrix_of(loaded), matrix_of(result), atol=1e-5)
+
+
+def test_a_file_saved_from_a_reloaded_scene_has_its_mark_too(run, tmp_path):
+    importlib.import_module("IMTTranslate").IMTTranslateLogic()  # Slicer makes one with the panel
+    run(add_head("Kopf T1"))
+    path = tmp_path / "Szene.mrb"
+    assert slicer.util.saveScene(str(path))
+    slicer.mrmlScene.Clear(False)
+    slicer.util.loadScene(str(path))
+    (tmp_path / "later").mkdir()
+    again = slicer.util.getNode("Kopf T1 T2 (synthetic)")
+    assert slicer.util.saveNode(again, str(tmp_path / "later" / "Kopf.nrrd"), properties={})
+    mark = json.loads((tmp_path / "later" / "Kopf.json").read_text(encoding="utf-8"))
+    assert mark["synthetic"] is True and mark["model"]["name"] == "tiny-T1-T2"
+
+
+def test_a_scanners_sidecar_beside_a_saved_file_is_not_replaced(run, tmp_path, caplog):
+    result = run(add_head("Kopf T1"))
+    (tmp_path / "Kopf.json").write_text('{"RepetitionTime": 2.3}', encoding="utf-8")
+    assert slicer.util.saveNode(result, str(tmp_path / "Kopf.nii.gz"), properties={})
+    assert (tmp_path / "Kopf.json").read_text(encoding="utf-8") == '{"RepetitionTime": 2.3}'
+    assert "Kopf.json is another file" in caplog.text
 
 
 def test_the_real_image_beside_a_result_gets_no_mark(run, tmp_path):

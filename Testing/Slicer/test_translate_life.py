@@ -94,15 +94,19 @@ os._exit(0)
 def test_opening_the_panel_and_choosing_a_volume_imports_nothing_heavy():
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "Testing" / "harness"), "QT_QPA_PLATFORM": "offscreen"}
     command = [sys.executable, "-X", "importtime", "-c", OPEN, str(MODULE)]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    new = next(line for line in result.stdout.splitlines() if line.startswith("NEW")).split()[1:]
-    assert "IMTTranslatePanel.controller" in new
-    assert not {name.split(".")[0] for name in new} & set(HEAVY)
-    times = [
-        line.split("|") for line in result.stderr.splitlines() if line.startswith("import time:") and "cumulative" not in line
-    ]
-    slow = {name.strip(): int(total) for _own, total, name in times if name.strip() in new and int(total) > SLOW_IMPORT_US}
+    slow: dict[str, int] = {}
+    for _ in range(3):  # on a busy machine any import may take long once
+        result = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr[-3000:]
+        new = next(line for line in result.stdout.splitlines() if line.startswith("NEW")).split()[1:]
+        assert "IMTTranslatePanel.controller" in new
+        assert not {name.split(".")[0] for name in new} & set(HEAVY)
+        lines = [line for line in result.stderr.splitlines() if line.startswith("import time:") and "cumulative" not in line]
+        times = {name.strip(): int(total) for _own, total, name in (line.split("|") for line in lines)}
+        assert "IMTTranslatePanel.controller" in times
+        slow = {name: times[name] for name in new if times.get(name, 0) > SLOW_IMPORT_US}
+        if not slow:
+            break
     assert not slow
 
 

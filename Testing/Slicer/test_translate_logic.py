@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
+import vtk
 from translate_fixtures import (
     add_head,
     add_rotation,
@@ -91,6 +92,24 @@ def test_an_output_under_another_transform_comes_to_the_input(run):
     assert run(node, output) is output and output.GetTransformNodeID() is None
 
 
+@pytest.mark.parametrize("shift", [(0, 0, 0.1), (0, 0, 0.5), (3, 0, 0)], ids=str)
+def test_a_result_that_lies_elsewhere_than_the_input_is_not_taken(slicer_app, tmp_path, shift):
+    from IMTSlicerLib.nodes import readVolume, writeVolume
+
+    node = add_head("T1")
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    path, before = writeVolume(node, tmp_path / "T2.nrrd"), node_ids()
+    loaded = readVolume(path, matrix)
+    assert np.array_equal(slicer.util.arrayFromVolume(loaded), head_array())
+    slicer.mrmlScene.RemoveNode(loaded)
+    for axis, millimetres in enumerate(shift):
+        matrix.SetElement(axis, 3, matrix.GetElement(axis, 3) + millimetres)
+    with pytest.raises(RuntimeError, match="does not lie on the grid of the input"):
+        readVolume(path, matrix)
+    assert node_ids() == before
+
+
 @pytest.mark.parametrize("name", ["Größe/Köpfchen: T1 ä", "脳 T1", "../T1", "T1.nii.gz", "  "])
 def test_any_name_of_a_volume_works_and_is_kept(run, name, temporary):
     result = run(add_head(name))
@@ -106,6 +125,10 @@ def test_several_models_give_a_list_with_the_uncertainties_beside(logic, models)
     made = logic.translate(node, names, uncertainty=True, samples=2)
     assert [one.GetName() for one in made] == ["T1 T2 (synthetic)", "T1 FLAIR (synthetic)"]
     assert [one.GetAttribute("IMT.TargetModality") for one in made] == ["T2", "FLAIR"]
+    for target in ("T2", "FLAIR"):
+        uncertainty = slicer.util.getNode(f"T1 {target} uncertainty (synthetic)")
+        assert slicer.util.arrayFromVolume(uncertainty).max() > 0
+        assert [uncertainty.GetAttribute(f"IMT.{name}") for name in ("Content", "TargetModality")] == ["uncertainty", target]
 
 
 def test_without_waiting_the_end_is_told_and_nothing_blocks(logic, models):

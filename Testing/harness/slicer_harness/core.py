@@ -95,16 +95,11 @@ class ModuleManager(Callbacks):
     def module(self, name: str) -> Any:
         return self.modules.get(name)
 
-    def modulesNames(self) -> list[str]:
-        return list(self.modules)
-
     def factoryManager(self) -> ModuleManager:
         return self
 
-    def isLoaded(self, name: str) -> bool:
-        return name in self.modules
-
-    loadedModuleNames = registeredModuleNames = modulesNames
+    def loadedModuleNames(self) -> list[str]:
+        return list(self.modules)
 
 
 class App(Callbacks):
@@ -114,7 +109,6 @@ class App(Callbacks):
     applicationVersion = "5.13.0"
     majorVersion, minorVersion = 5, 13
     revision = repositoryRevision = "slicer_harness"
-    documentationBaseUrl = "https://slicer.readthedocs.io/en/latest/"
 
     def __init__(self, workdir: str, testing: bool = False):
         super().__init__()
@@ -184,9 +178,6 @@ class App(Callbacks):
 
     def startupEnvironment(self) -> dict[str, str]:
         return dict(os.environ)
-
-    def moduleDocumentationUrl(self, name: str) -> str:
-        return f"{self.documentationBaseUrl}user_guide/modules/{name.lower()}.html"
 
     def pauseRender(self) -> None:
         pass

@@ -39,9 +39,6 @@ class ctkDoubleSpinBox(QtWidgets.QWidget):
     def setRange(self, minimum: float, maximum: float) -> None:
         self._spin.setRange(minimum, maximum)
 
-    def spinBox(self) -> Any:
-        return self._spin
-
 
 @look_alike
 class ctkSliderWidget(QtWidgets.QWidget):
@@ -129,12 +126,6 @@ class ctkPathLineEdit(QtWidgets.QWidget):
             path = QtWidgets.QFileDialog.getOpenFileName(self, self.label, self.currentPath)
         if path:
             self.currentPath = path
-
-    def addCurrentPathToHistory(self) -> None:
-        """There is no history here."""
-
-    def retrieveHistory(self) -> None:
-        """There is no history here."""
 
 
 @look_alike

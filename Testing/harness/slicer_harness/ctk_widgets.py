@@ -131,14 +131,6 @@ class ctkCheckableComboBox(QtWidgets.QComboBox):
         return not self.checkedIndexes()
 
 
-@look_alike
-class ctkExpandableWidget(QtWidgets.QFrame):
-    """A frame that the user may make larger."""
-
-    sizeGripInside = stored("sizeGripInside", True)
-    orientations = stored("orientations", Qt.Horizontal | Qt.Vertical)
-
-
 class _CtkModule(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
         raise NotImitatedError(f"slicer_harness does not imitate ctk.{name}")

@@ -83,9 +83,6 @@ class qMRMLTableView(QtWidgets.QTableWidget):
     mrmlScene = qMRMLWidget.mrmlScene
     setMRMLScene = qMRMLWidget.setMRMLScene
 
-    def mrmlTableNode(self) -> Any:
-        return self._node
-
     def setMRMLTableNode(self, node: Any) -> None:
         if node is not self._node and node is not None:
             observe(node, (vtk.vtkCommand.ModifiedEvent,), self, "_on_node")

@@ -37,7 +37,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._scene: Any = None
         self._requested = ""
         self._attributes: dict[tuple[str, str], str | None] = {}
-        self._labels: dict[str, str] = {}
         self._base_names: dict[str, str] = {}
         self._observed: set[str] = set()
         self._box = ctkComboBox()
@@ -104,9 +103,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def nodeCount(self) -> int:
         return len(self.nodes())
 
-    def nodeFromIndex(self, index: int) -> Any:
-        return self._node_at(index + int(self.noneEnabled))
-
     def _set_node_types(self, value: Any) -> None:
         self._node_types = tuple(kind for kind in value if kind)
         self._update()
@@ -121,13 +117,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         self._update()
 
     def nodeTypeLabel(self, nodeType: str) -> str:
-        if nodeType in self._labels:
-            return self._labels[nodeType]
         return (self._scene.GetTypeDisplayNameByClassName(nodeType) if self._scene is not None else "") or "node"
-
-    def setNodeTypeLabel(self, label: str, nodeType: str) -> None:
-        self._labels[nodeType] = label
-        self._update()
 
     # --- The rows of the box: None, the nodes, what can be done ---
 
@@ -224,10 +214,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     @staticmethod
     def _id(node: Any) -> str:
         return node.GetID() if node is not None else ""
-
-    def setCurrentNodeIndex(self, index: int) -> None:
-        index = index if index < self.nodeCount() else -1
-        self._box.setCurrentIndex(index + int(self.noneEnabled))
 
     def _set_id(self, node_id: str) -> None:
         if self._scene is None:

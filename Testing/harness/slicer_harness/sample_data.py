@@ -78,15 +78,6 @@ class SampleDataLogic:
         if source not in sources:
             sources.append(source)
 
-    @staticmethod
-    def sampleDataSourcesByCategory(category: str | None = None) -> Any:
-        sources = slicer.modules.sampleDataSources
-        return sources if category is None else sources.get(category, [])
-
-    @classmethod
-    def isSampleDataSourceRegistered(cls, category: str, sampleDataSource: SampleDataSource) -> bool:
-        return sampleDataSource in cls.sampleDataSourcesByCategory(category)
-
     @classmethod
     def provide(cls, sampleName: str, function: Callable[[], Any]) -> None:
         """Of the harness: let `function` make the node of a sample, instead of a download."""

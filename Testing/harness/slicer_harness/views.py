@@ -112,11 +112,6 @@ class SliceView(_View):
         self.logic.FitSliceToAll()
         return self
 
-    def move_to(self, offset: float) -> SliceView:
-        """Show the slice at that distance along the view's normal, in mm."""
-        self.logic.SetSliceOffset(offset)
-        return self
-
     def image(self) -> Any:
         connection = self.logic.GetImageDataConnection()
         if connection is not None:

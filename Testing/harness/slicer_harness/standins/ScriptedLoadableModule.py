@@ -36,11 +36,6 @@ class ScriptedLoadableModule:
         """The absolute path of a file below the module's Resources."""
         return os.path.join(os.path.dirname(self.parent.path), "Resources", filename)
 
-    def getDefaultModuleDocumentationLink(self, docPage: str | None = None) -> str:
-        """A link for the help text."""
-        url = slicer.app.documentationBaseUrl + docPage if docPage else slicer.app.moduleDocumentationUrl(self.moduleName)
-        return f'<p>For more information see the <a href="{url}">online documentation</a>.</p>'
-
     def runTest(self, msec: int = 100, **kwargs: Any) -> None:
         """Run the class <module>Test of the module's file."""
         module = importlib.import_module(self.__module__)

@@ -5,7 +5,6 @@ import os
 import shlex
 import subprocess
 import sys
-import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -16,12 +15,6 @@ def load_requirements(path: str | Path) -> list[Requirement]:
     """The requirements of a file, without its comments and pip options."""
     lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
     return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
-
-
-def load_pyproject_dependencies(path: str | Path) -> list[Requirement]:
-    """The dependencies of a pyproject.toml."""
-    project = tomllib.loads(Path(path).read_text(encoding="utf-8"))["project"]
-    return [Requirement(line) for line in project.get("dependencies", [])]
 
 
 def _as_list(requirements: str | Requirement | list[str | Requirement]) -> list[Requirement]:
@@ -94,11 +87,6 @@ def pip_uninstall(requirements: str | list[str], **_) -> None:
     """Remove packages, if the environment allows it."""
     arguments = shlex.split(requirements) if isinstance(requirements, str) else list(requirements)
     _pip("uninstall", "--yes", *arguments)
-
-
-def isPipInstallInProgress() -> bool:
-    """There is no background installation here."""
-    return False
 
 
 def _pip(*arguments: str) -> None:

@@ -86,9 +86,15 @@ def createGuiConnector(widget: Any, datatype: Any) -> GuiConnector:
 
 
 class _AttributeConnector(GuiConnector):
-    """The value is an attribute of the widget."""
+    """The value, of one of `types`, is an attribute of the widget, of one of the classes `widgets`."""
 
     attribute = "value"
+    types: tuple[type, ...] = ()
+    widgets: tuple[type, ...] = ()
+
+    @classmethod
+    def canRepresent(cls, widget: Any, datatype: Any) -> bool:
+        return plain_type(datatype) in cls.types and type(widget) in cls.widgets
 
     def read(self) -> Any:
         return getattr(self._widget, self.attribute)
@@ -102,10 +108,7 @@ class CheckBoxConnector(_AttributeConnector):
     """bool, as a check box."""
 
     signal, attribute = "stateChanged", "checked"
-
-    @staticmethod
-    def canRepresent(widget: Any, datatype: Any) -> bool:
-        return plain_type(datatype) is bool and type(widget) is qt.QCheckBox
+    types, widgets = (bool,), (qt.QCheckBox,)
 
 
 @parameterNodeGuiConnector
@@ -113,10 +116,7 @@ class PushButtonConnector(_AttributeConnector):
     """bool, as a button that stays down."""
 
     signal, attribute = "toggled", "checked"
-
-    @staticmethod
-    def canRepresent(widget: Any, datatype: Any) -> bool:
-        return plain_type(datatype) is bool and type(widget) is qt.QPushButton
+    types, widgets = (bool,), (qt.QPushButton,)
 
     def __init__(self, widget: Any, datatype: Any):
         super().__init__(widget, datatype)
@@ -148,24 +148,18 @@ class _NumberConnector(_AttributeConnector):
 class IntConnector(_NumberConnector):
     """int, as a spin box or a slider."""
 
+    types, widgets = (int,), (qt.QSlider, qt.QSpinBox)
     must_be_bounded = qt.QSlider
     unbounded = (-(2**31), 2**31 - 1)
-
-    @staticmethod
-    def canRepresent(widget: Any, datatype: Any) -> bool:
-        return plain_type(datatype) is int and type(widget) in (qt.QSlider, qt.QSpinBox)
 
 
 @parameterNodeGuiConnector
 class FloatConnector(_NumberConnector):
     """float, as a spin box or CTK's slider."""
 
+    types, widgets = (float,), (qt.QDoubleSpinBox, ctk.ctkSliderWidget)
     must_be_bounded = ctk.ctkSliderWidget
     unbounded = (float("-inf"), float("inf"))
-
-    @staticmethod
-    def canRepresent(widget: Any, datatype: Any) -> bool:
-        return plain_type(datatype) is float and type(widget) in (qt.QDoubleSpinBox, ctk.ctkSliderWidget)
 
 
 class _BoxConnector(GuiConnector):
@@ -224,10 +218,7 @@ class LineEditConnector(_AttributeConnector):
     """str, as one line."""
 
     signal, attribute = "textChanged", "text"
-
-    @staticmethod
-    def canRepresent(widget: Any, datatype: Any) -> bool:
-        return plain_type(datatype) is str and type(widget) is qt.QLineEdit
+    types, widgets = (str,), (qt.QLineEdit,)
 
 
 @parameterNodeGuiConnector
@@ -235,19 +226,14 @@ class TextEditConnector(_AttributeConnector):
     """str, as plain text of several lines."""
 
     signal, attribute = "textChanged", "plainText"
-
-    @staticmethod
-    def canRepresent(widget: Any, datatype: Any) -> bool:
-        return plain_type(datatype) is str and type(widget) is qt.QTextEdit
+    types, widgets = (str,), (qt.QTextEdit,)
 
 
 @parameterNodeGuiConnector
 class PathConnector(_AttributeConnector):
     """A path, as CTK's path line or folder button."""
 
-    @staticmethod
-    def canRepresent(widget: Any, datatype: Any) -> bool:
-        return plain_type(datatype) in PATHS and type(widget) in (ctk.ctkPathLineEdit, ctk.ctkDirectoryButton)
+    types, widgets = PATHS, (ctk.ctkPathLineEdit, ctk.ctkDirectoryButton)
 
     def __init__(self, widget: Any, datatype: Any):
         super().__init__(widget, datatype)
