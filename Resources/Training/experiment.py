@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import json
+import re
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,9 @@ class Config:
                 raise BadInput(f"{flag(name)} {getattr(self, name)}: it must be at least 1.")
         if not any(getattr(self, name) > 0 for name in ("l1", "l2", "euclidean", "ssim", "gdl", "adversarial")):
             raise BadInput("All weights of the losses are 0: give at least one, for instance --l1 100.")
+        for entry in self.weights:
+            if not re.fullmatch(r"[^=]+=\d+(\.\d+)?", entry):
+                raise BadInput(f"--weights {entry}: write DATASET=FACTOR, for instance nichart=0.5.")
         if self.network == "context":
             if len(self.targets) != 1 or len(self.neighbours_mm) != 1:
                 raise BadInput("A context network takes one target and no neighbours: they are in its 3D patch.")

@@ -28,10 +28,10 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # --deterministic n
 import torch
 
 from checkpoints import resume, start_from
-from processes import Processes
 from experiment import Config
 from losses import was_acquired
 from prediction import add_context
+from processes import Processes
 from trainer import Trainer
 from trainer_arguments import RunOptions, parse
 from training_data import Pair, check_patients, load_pairs

@@ -9,9 +9,9 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
-from processes import Processes
 from experiment import Config
 from losses import TERMS, real_or_fake, reconstruction, was_acquired
+from processes import Processes
 from sampling import Batch, Prefetcher, Sampler
 from training_data import Pair
 

@@ -119,6 +119,7 @@ def test_the_command_line_goes_over_the_file_and_the_file_over_its_base(tmp_path
         ({"l1": 0, "adversarial": 0}, "All weights of the losses are 0"),
         ({"steps": 0}, "--steps 0: it must be at least 1"),
         ({"patience": 3}, "--patience needs subjects to validate on"),
+        ({"weights": ["set"]}, "--weights set: write DATASET=FACTOR"),
         ({"base": "missing.json"}, "missing.json cannot be read"),
     ],
 )
