@@ -69,8 +69,6 @@ def find_card(model: str) -> ModelCard:
     Raises:
         BadModel: if there is none; the message lists what there is.
     """
-    if not model.strip():
-        raise BadModel("The model's name is empty: give a name, a pair such as T1-T2, or a card's path.")
     path = Path(model)
     if path.suffix in (".json", ".safetensors"):
         return read_card(path.with_suffix(".json"))
@@ -83,7 +81,7 @@ def find_card(model: str) -> ModelCard:
     fitting.sort(key=lambda card: (not card.content.get("default", False), bool(card.modalities)))
     if fitting:
         return fitting[0]
-    found = _card_files(path) if os.path.isdir(path) else []
+    found = _card_files(path) if model.strip() and os.path.isdir(path) else []
     if found:
         if len(found) != 1:
             raise BadModel(f"{path} holds {len(found)} model cards: give the path of one.")

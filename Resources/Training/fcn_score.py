@@ -132,7 +132,7 @@ def split(values: argparse.Namespace) -> tuple[list[Subject], list[Subject]]:
 def kinds_of(values: argparse.Namespace, tests: list[Subject]) -> dict[str, Folder | Model]:
     """What gives the synthetic images, by label. BadInput: a file is not there, or a model does not fit or saw a subject."""
     kinds: dict[str, Folder | Model] = {}
-    known = {card.sha256: card for card in list_cards()[0]}
+    known = {(card.name, card.sha256): card for card in list_cards()[0]}  # models may share their weights
     for entry in values.synthetic:
         label, _, path = entry.partition("=")
         if not label or not path:
@@ -140,8 +140,9 @@ def kinds_of(values: argparse.Namespace, tests: list[Subject]) -> dict[str, Fold
         kinds[label] = Folder(Path(path), values.target)
         for subject in tests:
             model = read_mark(sidecar_path(kinds[label].find(subject))).get("model")
-            if isinstance(model, dict) and model.get("sha256") in known:
-                check_unseen(known[model["sha256"]], [subject.name])
+            name = (model.get("name"), model.get("sha256")) if isinstance(model, dict) else None
+            if name in known:
+                check_unseen(known[name], [subject.name])
     for entry in values.model:
         label, _, name = entry.rpartition("=")
         card = find_card(name)

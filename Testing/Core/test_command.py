@@ -308,7 +308,7 @@ def test_a_bad_input_is_refused_in_one_line_and_changes_nothing(imt, tmp_path, m
     ("arguments", "words"),
     [
         (("--model", "T1-XX"), ("no model 'T1-XX'", "Give a name, a pair")),
-        (("--model", ""), ("name is empty", "give a name, a pair")),
+        (("--model", ""), ("no model ''", "Give a name, a pair")),
         (("--model", "T1-T2", "--model", "T1-FLAIR"), ("One model", "once for each")),
         (("--to", "T2", "--to", "FLAIR"), ("One model", "once for each")),
         (("--output", "{tmp}/head.nii.gz"), ("head.nii.gz is the input itself", "choose another")),
