@@ -20,6 +20,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,15 +248,15 @@ def main(arguments: list[str] | None = None) -> None:
         write_json(values.output / "plan.json", {**plan, "machine": machine})
         left = [fit for fit in fits if not (values.output / fit.key / DONE).exists()]
         print(f"{len(fits)} fits, {len(fits) - len(left)} finished before", flush=True)
-        failed = run_all(left, values)
         collect(fits, values.output)
+        failed = run_all(left, values, lambda: collect(fits, values.output))
     except ImtError as error:
         sys.exit(str(error))
     if failed:
         sys.exit(f"{len(failed)} fits failed: {', '.join(failed)}. The same command tries them again.")
 
 
-def run_all(fits: list[Fit], values: argparse.Namespace) -> list[str]:
+def run_all(fits: list[Fit], values: argparse.Namespace, after_each: Callable[[], None]) -> list[str]:
     """Every fit in a process of its own; the keys of those that failed."""
     command = [sys.executable, str(HERE / "run_tables.py"), "--config", values.config, "--data", values.data, "--output", values.output]
 
@@ -272,8 +273,12 @@ def run_all(fits: list[Fit], values: argparse.Namespace) -> list[str]:
         print(f"{fit.key}: {'done' if not ended.returncode else 'FAILED ' + (said[-1] if said else '')}", flush=True)
         return fit.key if ended.returncode else ""
 
+    failed = []
     with ThreadPoolExecutor(values.jobs) as pool:
-        return [key for key in pool.map(one, fits) if key]
+        for key in pool.map(one, fits):
+            failed += [key] if key else []
+            after_each()
+    return failed
 
 
 if __name__ == "__main__":

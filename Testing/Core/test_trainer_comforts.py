@@ -28,7 +28,7 @@ sys.path.insert(0, str(TRAINING))
 from experiment import Config, read_config, read_split
 from losses import local_ssim, reconstruction
 from monitor import Monitor
-from prediction import load_generators, translate_volume
+from prediction import add_context, load_generators, translate_volume
 from sampling import Batch, Sampler, cut
 from trainer import Trainer
 from trainer_arguments import parse
@@ -219,13 +219,13 @@ def test_auto_context_sees_the_translation_of_the_stage_before(data: Path, tmp_p
     config, generators = load_generators(tmp_path / "two")
     assert [generator.in_channels for generator in generators] == [1, 2] and config.in_channels == 2
     pair = pairs_of(config)[0]
-    pair.context = translate_volume(generators[0], pair)
-    sampler = Sampler([pair], dataclasses.replace(config, augmentation="none"))
-    batch = sampler.draw()
+    expected = translate_volume(generators[0], pair)
+    add_context([pair], config, torch.device("cpu"))
+    batch = Sampler([pair], dataclasses.replace(config, augmentation="none")).draw()
     place = [int(n) for n in batch.origin.rpartition("(")[2].rstrip(")").split(", ")]
     corner = [n - 16 for n in place]
     assert batch.source.shape == (1, 2, 32, 32, 32)
-    for channel, volume in enumerate((pair.source.images, pair.context)):
+    for channel, volume in enumerate((pair.source.images, expected)):
         assert np.array_equal(batch.source[0, channel].numpy(), cut(volume, corner, 32).astype(np.float32))
     with pytest.raises(SystemExit, match="cannot be the stage before: its filters is 1, not 2"):
         train(*base(data, tmp_path / "three"), *options, "--filters", 2, "--context-of", tmp_path / "one")
@@ -265,7 +265,7 @@ def test_the_torch7_variant_has_no_biases_in_its_convolutions(data: Path, layout
 
 @pytest.mark.parametrize("clock", ["wall", "cpu"])
 def test_a_budget_ends_training_and_the_schedule_with_it(data: Path, tmp_path: Path, clock: str) -> None:
-    options = ["--budget-s", 0.5, "--budget-clock", clock, "--schedule", "cosine", "--checkpoint-every", 1, "--steps", 10**6]
+    options = ["--budget-s", 0.5, "--budget-clock", clock, "--schedule", "cosine", "--checkpoint-every", 1, "--steps", 400]
     train(*base(data, tmp_path / "run"), *options)
     state, log = checkpoint(tmp_path / "run"), rows(tmp_path / "run" / "log.jsonl")
     assert state["seconds"] >= 0.5 and all(row["seconds"] <= 0.5 for row in log[:-1])
@@ -396,6 +396,7 @@ def test_a_run_of_two_processes_is_not_resumed_by_one(data: Path, tmp_path: Path
 
 def test_training_stops_early_and_keeps_the_best(data: Path, tmp_path: Path) -> None:
     options = ["--steps", 50, "--validate", "set/v", "--validate-every", 2, "--patience", 3, "--learning-rate", 0]
+    train(*base(data, tmp_path / "run"), *options, "--stop-at", 5)  # patience outlasts a break
     said = train(*base(data, tmp_path / "run"), *options)
     assert "stopped early: no validation after step 2 was better" in said
     state, best = checkpoint(tmp_path / "run"), checkpoint(tmp_path / "run", "best.pt")
@@ -543,7 +544,7 @@ def wrong(data: Path, tmp_path: Path) -> Path:
     ],
 )
 def test_a_subject_that_cannot_be_trained_on_is_named(wrong: Path, tmp_path: Path, patterns: list[str], said: str) -> None:
-    options = ["--data", wrong, "--output", tmp_path / "run", "--source", "T1", "--targets", "T2", *SIZES, "--train", *patterns]
+    options = ["--data", wrong, "--output", tmp_path / "run", "--source", "T1", "--targets", "T2", *SIZES, "--steps", 1, "--train", *patterns]
     with pytest.raises(SystemExit, match=said):
         train(*options)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
