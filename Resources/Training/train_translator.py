@@ -67,7 +67,8 @@ def prepare(config: Config, options: RunOptions, processes: Processes) -> Traini
         BadInput: if the data or the checkpoint cannot be used. OutputFailure: if the output folder cannot be written.
     """
     checkpoint = options.output / "checkpoint.pt"
-    check_writable(checkpoint)
+    if processes.writes:  # one process alone: each would make the folder to try it, and take it away again
+        check_writable(checkpoint)
     held_out = [*config.exclude, *config.validate]
     check_patients(Path(config.data), config.train, held_out, config.layout)
     pairs = load(config, config.train, held_out, "training")
