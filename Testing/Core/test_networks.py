@@ -9,6 +9,7 @@ import numpy as np
 import numpy_networks
 import pytest
 import torch
+from network_checks import on_paper, one_thread, parameters  # noqa: F401 - one_thread is an autouse fixture
 from torch import nn
 
 from IMTCore.cpu_network import CpuGenerator
@@ -20,25 +21,6 @@ from IMTCore.networks import (
     encoder_filters,
     initialise,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads that wait for each other cost these small networks more than they save."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
-
-
-def on_paper(make, *arguments, **options) -> nn.Module:
-    """A full-size network without numbers in it: shapes only."""
-    with torch.device("meta"):
-        return make(*arguments, **options)
 
 
 def with_random_weights(network: nn.Module, seed: int = 0) -> nn.Module:

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from network_checks import on_paper, one_thread, parameters  # noqa: F401 - one_thread is an autouse fixture
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,25 +19,6 @@ from IMTCore.inference import SliceRunner
 from IMTCore.networks import initialise
 
 SPACING = (1.0, 1.0, 1.0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Threads that wait for each other cost these small networks more than they save."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
-
-
-def on_paper(make, *arguments, **options) -> nn.Module:
-    """A full-size network without numbers in it: shapes only."""
-    with torch.device("meta"):
-        return make(*arguments, **options)
 
 
 def images(*shape: int, seed: int = 1) -> Tensor:
