@@ -39,6 +39,13 @@ def describe_write_error(path: Path, error: OSError) -> str:
     return f"Cannot write {path}: {error.strerror or error}."
 
 
+def give_usual_mode(path: Path) -> None:
+    """Give a temporary file or folder, which is private, the permissions of any new one."""
+    umask = os.umask(0)
+    os.umask(umask)
+    os.chmod(path, (0o777 if path.is_dir() else 0o666) & ~umask)
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` if the block succeeds.
@@ -58,9 +65,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's files are private
+        give_usual_mode(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise OutputFailure(describe_write_error(path, error)) from error

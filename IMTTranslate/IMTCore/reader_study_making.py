@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .errors import BadInput, OutputFailure
-from .files import describe_write_error
+from .files import describe_write_error, give_usual_mode
 from .metrics import CONVENTIONS
 from .progress import Progress, quiet
 from .reader_study import FORMAT, KIND, SIDES, STUDY_FILE, ReaderStudy, Trial, read_study, study_id_of
@@ -138,9 +138,7 @@ def make_study(
         (staging / STUDY_FILE).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         if output.is_dir():
             output.rmdir()
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(staging, 0o777 & ~umask)  # mkdtemp's folders are private
+        give_usual_mode(staging)
         os.replace(staging, output)
     except OSError as error:
         raise OutputFailure(describe_write_error(output, error)) from error
