@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Rewrite, from what is on disk, the lists of files that are installed.
 
-`MODULE_PYTHON_SCRIPTS` and `MODULE_PYTHON_RESOURCES` in IMTTranslate/CMakeLists.txt, and `packages` in pyproject.toml.
+`MODULE_PYTHON_SCRIPTS` and `MODULE_PYTHON_RESOURCES` in each module's CMakeLists.txt, and `packages` in pyproject.toml.
 CMake notices a listed file that is missing, but not one that nobody listed: it would be missing in Slicer only.
 
     python Testing/update_cmake_lists.py            rewrite
@@ -17,35 +17,48 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULE = ROOT / "IMTTranslate"
+# Each module's folder, and what its data packages are called in a wheel: models, JSON files of the Resources.
+MODULES = {
+    "IMTTranslate": ("IMTModels", "IMTResources"),
+    "IMTRegister": ("IMTRegisterModels", "IMTRegisterResources"),
+    "IMTSegment": ("IMTSegmentModels", "IMTSegmentResources"),
+}
 MODELS = "Resources/IMT-models/"
 
 
-def _files_below(folder: Path, pattern: str) -> list[str]:
+def modules() -> list[str]:
+    """The modules that are there."""
+    return [name for name in MODULES if (ROOT / name / "CMakeLists.txt").is_file()]
+
+
+def _files_below(module: str, folder: str, pattern: str) -> list[str]:
     """Paths from the module's folder, sorted; no caches, hidden files or build outputs."""
-    paths = [path.relative_to(MODULE) for path in folder.rglob(pattern) if path.is_file()]
+    paths = [path.relative_to(ROOT / module) for path in (ROOT / module / folder).rglob(pattern) if path.is_file()]
     skipped = ("__pycache__", "build")
     return sorted(path.as_posix() for path in paths if not any(part.startswith(".") or part in skipped for part in path.parts))
 
 
-def scripts() -> list[str]:
+def scripts(module: str) -> list[str]:
     """Every Python file of the module."""
-    return [path for path in _files_below(MODULE, "*.py") if not path.startswith("Resources/")]
+    return [path for path in _files_below(module, "", "*.py") if not path.startswith("Resources/")]
 
 
-def resources() -> list[str]:
+def resources(module: str) -> list[str]:
     """Every file below the module's Resources."""
-    return _files_below(MODULE / "Resources", "*")
+    return _files_below(module, "Resources", "*")
 
 
 def packages() -> list[str]:
-    """Every folder of the module with Python files as a dotted name, and the data packages: models, JSON resources."""
-    folders = {Path(path).parent for path in scripts()} - {Path()}
-    names = [".".join(folder.parts) for folder in folders]
-    if any(path.startswith(MODELS) for path in resources()):
-        names.append("IMTModels")
-    if any(re.fullmatch(r"Resources/[^/]+\.json", path) for path in resources()):
-        names.append("IMTResources")
+    """Every folder of the modules with Python files as a dotted name, and the data packages: models, JSON resources."""
+    names = []
+    for module in modules():
+        folders = {Path(path).parent for path in scripts(module)} - {Path()}
+        names += [".".join(folder.parts) for folder in folders]
+        models, data = MODULES[module]
+        if any(path.startswith(MODELS) for path in resources(module)):
+            names.append(models)
+        if any(re.fullmatch(r"Resources/[^/]+\.json", path) for path in resources(module)):
+            names.append(data)
     return sorted(names)
 
 
@@ -61,12 +74,15 @@ def _replace_list(text: str, head: str, lines: list[str], tail: str) -> str:
 
 def updated_texts() -> dict[Path, str]:
     """What each file should hold."""
-    cmake, pyproject = MODULE / "CMakeLists.txt", ROOT / "pyproject.toml"
-    text = cmake.read_text(encoding="utf-8")
-    text = _replace_list(text, "set(MODULE_PYTHON_SCRIPTS", scripts(), "  )")
-    text = _replace_list(text, "set(MODULE_PYTHON_RESOURCES", resources(), "  )")
+    texts = {}
+    for module in modules():
+        cmake = ROOT / module / "CMakeLists.txt"
+        text = cmake.read_text(encoding="utf-8")
+        text = _replace_list(text, "set(MODULE_PYTHON_SCRIPTS", scripts(module), "  )")
+        texts[cmake] = _replace_list(text, "set(MODULE_PYTHON_RESOURCES", resources(module), "  )")
+    pyproject = ROOT / "pyproject.toml"
     quoted = [f'"{name}",' for name in packages()]
-    return {cmake: text, pyproject: _replace_list(pyproject.read_text(encoding="utf-8"), "packages = [", quoted, "]")}
+    return {**texts, pyproject: _replace_list(pyproject.read_text(encoding="utf-8"), "packages = [", quoted, "]")}
 
 
 def main(arguments: list[str] | None = None) -> int:

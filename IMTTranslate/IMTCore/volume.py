@@ -110,8 +110,12 @@ class Volume:
         return replace(self, array=array, name=name or self.name)
 
 
-def check_image(volume: Volume) -> None:
+def check_image(volume: Volume, constant: bool = False) -> None:
     """Refuse what is no usable scalar image.
+
+    Args:
+        volume: what was read.
+        constant: take an image of one value too, as an empty label map is.
 
     Raises:
         BadInput: complex, colour or non-numeric values, no voxels, NaN or infinite values (with their number),
@@ -132,5 +136,5 @@ def check_image(volume: Volume) -> None:
             raise BadInput(
                 f"{name} has {bad} voxels that are NaN or infinite. Replace them first, for example by the background value."
             )
-    if array.min() == array.max():
+    if not constant and array.min() == array.max():
         raise BadInput(f"{name} is constant (every voxel is {array.flat[0]:g}): there is nothing to translate. Choose another image.")

@@ -43,8 +43,12 @@ def check_output_path(path: Path) -> None:
         raise BadInput(f"Cannot tell the format of {path}: end its name in one of {', '.join(WRITABLE)}.")
 
 
-def read_volume(path: Path | str) -> Volume:
+def read_volume(path: Path | str, constant: bool = False) -> Volume:
     """Read an image file or a folder that holds one DICOM series.
+
+    Args:
+        path: file or folder.
+        constant: take an image of one value too, as an empty label map is.
 
     Returns:
         A checked volume: array [k, j, i] in the file's real-world values (float32, or the file's integers).
@@ -72,7 +76,7 @@ def read_volume(path: Path | str) -> Volume:
             volume = _read_with_itk(path) if suffix in ITK else _read_with_nibabel(path)
         except BadInput as error:
             raise BadInput(str(error) if str(path) in str(error) else f"{path}: {error}") from error
-    check_image(volume)
+    check_image(volume, constant)
     return volume
 
 

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from IMTCore.child_environment import worker_environment
+
 from .background import BackgroundJob, JobCancelled, JobFailed, JobRefused
-from .environment import workerEnvironment
 from .job_progress import JobProgress
 from .processes import ChildProcess, describeExit
 from .workers import Worker
@@ -153,7 +154,7 @@ class ProcessJob(BackgroundJob):
 
     def _begin(self) -> None:
         command = self._command(self.folder) if callable(self._command) else self._command
-        self._process.start([str(part) for part in command], self._environment or workerEnvironment())
+        self._process.start([str(part) for part in command], self._environment or worker_environment())
         self._process.closeInput()
 
     def _advance(self) -> None:

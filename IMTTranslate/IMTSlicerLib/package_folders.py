@@ -19,8 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from IMTCore.child_environment import python_executable, worker_environment
+
 from .application import removeFolder
-from .environment import pythonExecutable, workerEnvironment
 from .jobs import JobFailed, ProcessJob
 
 ROOT_VARIABLE = "IMT_PACKAGES"
@@ -100,7 +101,7 @@ class InstallJob(ProcessJob):
 
     def __init__(self, packages: PackageFolder, wheelFolder: Path | None) -> None:
         # Of pip's settings the user's indexes and proxies count, but nothing that contradicts --target.
-        environment = {**workerEnvironment(), "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
+        environment = {**worker_environment(), "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
         for name in ("PIP_PREFIX", "PIP_ROOT", "PIP_TARGET"):
             environment.pop(name, None)
         super().__init__(self._makeCommand, environment, title=packages.name)
@@ -121,7 +122,7 @@ class InstallJob(ProcessJob):
         temporary.mkdir()
         for name in ("TMPDIR", "TEMP", "TMP"):
             self._environment[name] = str(temporary)
-        command = [pythonExecutable(), "-P", "-m", "pip", "install", "--target", str(self._place / "new")]
+        command = [python_executable(), "-P", "-m", "pip", "install", "--target", str(self._place / "new")]
         command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
         if self._wheels is not None:
             command += ["--no-index", "--find-links", str(self._wheels)]

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .environment import moduleCommand, workerEnvironment
+from IMTCore.child_environment import module_command, worker_environment
+
 from .processes import ChildProcess
 
 IDLE_SECONDS = 300  # of a worker that is not kept: only for a job that never comes to an end
@@ -63,8 +64,8 @@ class Worker:
         if not self.isRunning():
             process = self._makeProcess()
             idle = self.keepSeconds or IDLE_SECONDS
-            command = moduleCommand("IMTCommand", "serve", "--idle", f"{idle:g}")
-            process.start(command, workerEnvironment(self.packageFolders))
+            command = module_command("IMTCommand", "serve", "--idle", f"{idle:g}")
+            process.start(command, worker_environment(self.packageFolders))
             self._process = process
         self._number += 1
         self._process.writeLine(json.dumps({"id": self._number, "arguments": list(arguments)}))

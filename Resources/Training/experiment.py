@@ -258,5 +258,23 @@ def read_split(path: Path) -> dict[str, tuple[str, ...]]:
         for name in names:
             if seen.setdefault(name, part) != part:
                 raise BadInput(f"{path}: {name} is in two parts of the split, {seen[name]} and {part}.")
+    read_split_slices(path)
     patterns = {part: tuple(glob.escape(name) for name in names) for part, names in parts.items()}
     return {"train": patterns["train"], "validate": patterns["validate"], "exclude": patterns["test"]}
+
+
+def read_split_slices(path: Path) -> dict[str, tuple[int, ...]]:
+    """The axial slices that a saved split chose, {subject: slices from the lowest}; empty if it takes all.
+
+    Raises:
+        BadInput: if they are not lists of slice numbers.
+    """
+    try:
+        chosen = json.loads(path.read_text(encoding="utf-8")).get("slices", {})
+        slices = {name: tuple(int(number) for number in numbers) for name, numbers in chosen.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise BadInput(f"{path} cannot be read as a split: {error}.") from error
+    for name, numbers in slices.items():
+        if not numbers or min(numbers) < 0:
+            raise BadInput(f"{path}: the slices of {name} must be numbers from 0, at least one.")
+    return slices

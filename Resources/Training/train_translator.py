@@ -28,13 +28,14 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # --deterministic n
 import torch
 
 from checkpoints import resume, start_from
-from experiment import Config
+from experiment import Config, read_split_slices
 from losses import was_acquired
 from prediction import add_context
 from processes import Processes
+from threads import choose_threads
 from trainer import Trainer
 from trainer_arguments import RunOptions, parse
-from training_data import Pair, check_patients, load_pairs
+from training_data import Pair, check_patients, keep_slices, load_pairs
 from training_run import TrainingRun
 from validation import Best
 
@@ -54,6 +55,8 @@ def load(config: Config, patterns: Sequence[str], held_out: Sequence[str], purpo
     pairs = load_pairs(
         Path(config.data), patterns, held_out, config.source, config.targets, config.slicings, config.stride, config.layout
     )
+    if config.split:
+        pairs = keep_slices(pairs, read_split_slices(Path(config.split)))
     if not pairs:
         wanted = f"{config.source} and {' or '.join(config.targets)}"
         raise BadInput(f"No {purpose} subjects with {wanted} in {config.data}. Look at --{'train' if held_out else 'validate'}.")
@@ -77,6 +80,8 @@ def prepare(config: Config, options: RunOptions, processes: Processes) -> Traini
     config = config.with_steps(slices)
     if config.context_of:
         add_context([*pairs, *validation], config, processes.device)
+    if processes.device.type == "cpu" and config.network != "context":
+        torch.set_num_threads(choose_threads(config.generator(), (1, config.in_channels, *pairs[0].source.images.shape[1:])))
     trainer = Trainer(config, pairs, processes, options.channels_last, options.prefetch)
     trainer.generator.checkpointing = options.gradient_checkpointing
     best = None

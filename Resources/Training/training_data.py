@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -170,3 +170,24 @@ def load_pairs(
             print(f"left out: {subject.name} (no {wanted})", flush=True)
         pairs += [pair for pair in made if pair.slices.size]
     return pairs
+
+
+def keep_slices(pairs: Sequence[Pair], chosen: Mapping[str, Sequence[int]]) -> list[Pair]:
+    """The pairs with only the axial slices that a split chose, {subject: slices}; a subject it does not name keeps all.
+
+    Raises:
+        BadInput: slices of another plane, or a slice that the volume does not have; names the subject.
+    """
+    kept = []
+    for pair in pairs:
+        numbers = np.array(chosen.get(pair.name, ()), int)
+        if numbers.size and pair.source.spec.plane != "axial":
+            raise BadInput(f"The split chose axial slices of {pair.name}: train with --planes axial, or with a split without slices.")
+        if numbers.size and numbers.max() >= len(pair.source.filled):
+            raise BadInput(f"The split chose slice {numbers.max()} of {pair.name}, which has {len(pair.source.filled)}. Make the split anew.")
+        if numbers.size:
+            wanted = np.isin(np.arange(len(pair.source.filled)), numbers)
+            pair = replace(pair, usable={modality: usable & wanted for modality, usable in pair.usable.items()})
+        if pair.slices.size:
+            kept.append(pair)
+    return kept

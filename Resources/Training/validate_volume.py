@@ -20,110 +20,27 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datasets import Subject, read_modalities
-from evaluate_translator import target_slices
-from monitor import ERROR_COLOURS, ERROR_LIMIT, shown_box
+from case_pictures import draw_slice, head_box, rows_figure, save_figure
+from case_volumes import Case, load_case, predicted, subjects_with
 from run_packages import experiment_package
-from training_data import is_pattern, select_subjects
+from training_data import select_subjects
 from unseen_subjects import check_unseen
 
 from IMTCore.catalogue import find_card
 from IMTCore.errors import BadInput, ImtError
-from IMTCore.files import check_writable, whole_file, write_text
-from IMTCore.intensity import background_value, foreground_mask
-from IMTCore.metrics import scaled_prediction, unit_scaled
-from IMTCore.orientation import AxisMap, anatomical_axes
+from IMTCore.files import check_writable, write_text
 from IMTCore.settings import TranslationSettings
 from IMTCore.statistics import csv_table, markdown_table
 from IMTCore.translation import Translator
-from IMTCore.volume import Volume
 
 # Avula, Table 1: (MSE, MAE).
 AVULA_TOTAL, AVULA_SLICE = (0.81000, 4.39369), (0.00854, 0.05142)
 SHOWN = 3  # Figs. 16 to 18
-DOTS_PER_INCH = 120
-
-
-@dataclass(frozen=True)
-class Case:
-    """One subject's image pair, axial.
-
-    Attributes:
-        name: `<dataset>/<subject>`.
-        source, target: modalities.
-        volume: the source image as stored.
-        axes: from the stored array to the axial one.
-        spacing_kji: mm.
-        given, truth: source and target image [k, j, i] in 0 to 1 (divided by their 99.5th foreground percentile).
-        head: boolean [k, j, i], the truth's foreground.
-        kept: boolean [k], the slices on which the target was acquired.
-    """
-
-    name: str
-    source: str
-    target: str
-    volume: Volume
-    axes: AxisMap
-    spacing_kji: tuple[float, float, float]
-    given: np.ndarray
-    truth: np.ndarray
-    head: np.ndarray
-    kept: np.ndarray
-
-    def axial(self, stored: np.ndarray, top: float) -> np.ndarray:
-        """A prediction on the subject's grid [k, j, i] as an axial array in 0 to 1; `top` is the end of its range."""
-        return scaled_prediction(np.ascontiguousarray(self.axes.apply(stored)), top)
-
-
-def load_case(subject: Subject, source: str, target: str) -> Case:
-    """Read one subject's pair.
-
-    Raises:
-        BadInput: an image is missing, unreadable, empty, or on another grid; names the subject.
-    """
-    volumes = read_modalities(subject, [source, target])
-    axes = anatomical_axes(volumes[source].geometry)
-    given, truth = (np.ascontiguousarray(axes.apply(volumes[name].array)) for name in (source, target))
-    try:
-        scaled = unit_scaled(given), unit_scaled(truth)
-    except BadInput as error:
-        raise BadInput(f"{subject.name}: {error} Leave it out.") from error
-    head, kept = foreground_mask(truth, background_value(truth)), target_slices(given, truth)
-    if not head[kept].any():
-        raise BadInput(f"{subject.name}: {target} covers the head on no slice. Leave it out.")
-    spacing = axes.spacing_kji(volumes[source].geometry)
-    return Case(subject.name, source, target, volumes[source], axes, spacing, *scaled, head, kept)
-
-
-def subjects_with(data: Path, patterns: Sequence[str], modalities: Sequence[str], exclude: Sequence[str] = ()) -> list[Subject]:
-    """The subjects (plain folders) matching `patterns`, not `exclude`; one that a wildcard found is left out if it lacks a modality.
-
-    Raises:
-        BadInput: a pattern matches nothing, a subject given by its name lacks a modality, or none is left.
-    """
-    chosen = []
-    for subject in select_subjects(data, patterns, exclude):
-        missing = [name for name in modalities if name not in subject.images]
-        if missing and any(not is_pattern(pattern) and fnmatchcase(subject.name, pattern) for pattern in patterns):
-            raise BadInput(f"{subject.name} has no {' and no '.join(missing)}. Add the image or leave the subject out.")
-        if missing:
-            print(f"left out: {subject.name} (no {', '.join(missing)})", flush=True)
-        else:
-            chosen.append(subject)
-    if not chosen:
-        raise BadInput(f"No subject of {', '.join(patterns)} in {data} has {' and '.join(modalities)}.")
-    return chosen
-
-
-def predicted(translator: Translator, case: Case) -> np.ndarray:
-    """The model's prediction of a case, axial [k, j, i] in 0 to 1."""
-    return case.axial(translator.translate(case.volume).translation.array, translator.card.output_range[1])
 
 
 def slice_errors(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -197,63 +114,6 @@ def report(volumes: Sequence[VolumeErrors], what: str) -> str:
 
 
 # --- Pictures ------------------------------------------------------------------------------------------------------
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all. Raises OutputFailure."""
-    with whole_file(path) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH)
-
-
-def draw_slice(figure: Any, case: Case, prediction: np.ndarray, k: int, title: str, box: tuple[slice, slice]) -> list[Any]:
-    """Draw input, prediction, truth and signed error of slice k side by side on a (sub)figure, cut to `box`; its four axes.
-
-    Data coordinates are the slice's pixels (x is i, y is j), also after the cut.
-    """
-    figure.suptitle(title, fontsize=11)
-    axes = list(figure.subplots(1, 4))
-    error = prediction[k] - case.truth[k]
-    images = (case.given[k], prediction[k], case.truth[k], error)
-    names = (f"Input {case.source}", f"Predicted {case.target}", f"True {case.target}", "Signed error")
-    rows, columns = box
-    extent = (columns.start - 0.5, columns.start + case.truth[k][box].shape[1] - 0.5)
-    extent += (rows.start + case.truth[k][box].shape[0] - 0.5, rows.start - 0.5)
-    aspect = case.spacing_kji[1] / case.spacing_kji[2]
-    for n, (axis, image, name) in enumerate(zip(axes, images, names, strict=True)):
-        signed = n == 3
-        colours, low, high = (ERROR_COLOURS, -ERROR_LIMIT, ERROR_LIMIT) if signed else ("gray", 0, 1)
-        shown = axis.imshow(image[box], cmap=colours, vmin=low, vmax=high, extent=extent, aspect=aspect, interpolation="nearest")
-        axis.set_title(name, fontsize=10)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        if n >= 2:
-            label = "Predicted - true" if signed else "Share of range"
-            bar = figure.colorbar(shown, ax=axis, fraction=0.046, extend="both" if signed else "neither")
-            bar.set_label(label, fontsize=9)
-            bar.ax.tick_params(labelsize=8)
-    return axes
-
-
-def rows_figure(case_boxes: Sequence[tuple[Case, tuple[slice, slice]]]) -> tuple[Any, list[Any]]:
-    """A figure with a subfigure for each (case, part of the slice shown), as high as the part needs."""
-    from matplotlib.figure import Figure
-
-    heights = []
-    for case, (rows, columns) in case_boxes:
-        ratio = (rows.stop - rows.start) * case.spacing_kji[1] / ((columns.stop - columns.start) * case.spacing_kji[2])
-        heights.append(2.75 * ratio + 0.75)
-    figure = Figure(figsize=(12.8, sum(heights)), layout="constrained")
-    return figure, list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
-
-
-def head_box(case: Case, k: int | None = None, also: tuple[int, int] | None = None) -> tuple[slice, slice]:
-    """The part of slice k, or of every slice, that holds the head of the case, and the pixel (j, i) of `also`."""
-    shown = (case.head[case.kept].any(axis=0) if k is None else case.head[k]).copy()
-    if also is not None:
-        shown[also] = True
-    rows, columns = shown_box(shown)
-    height, width = case.truth.shape[1:]
-    return slice(rows.start, min(rows.stop, height)), slice(columns.start, min(columns.stop, width))
 
 
 def chosen_slices(errors: VolumeErrors, number: int) -> list[int]:

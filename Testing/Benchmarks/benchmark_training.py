@@ -129,6 +129,7 @@ def trainer_loop(data: Path, filters: int, depth: int, size: int, precision: str
     import torch
     from experiment import Config
     from processes import Processes
+    from threads import choose_threads
     from trainer import Trainer
     from training_data import load_pairs
 
@@ -136,6 +137,8 @@ def trainer_loop(data: Path, filters: int, depth: int, size: int, precision: str
         str(data), "T1", ("T2",), ("set/*",), filters=filters, depth=depth, size=size, precision=precision, dropout_blocks=3
     )
     pairs = load_pairs(data, config.train, [], "T1", ["T2"], config.slicings, config.stride)
+    if device == "cpu":  # as train_translator.py does
+        torch.set_num_threads(choose_threads(config.generator(), (1, 1, size, size)))
     trainer = Trainer(config, pairs, Processes(torch.device(device)), prefetch=2)
     for _ in range(2):
         trainer.run_step()

@@ -307,6 +307,11 @@ def test_a_label_map_with_fractions_or_foreign_codes_is_refused(plain):
         by_name(plain, "folders")["other/a"].label("tumour")
 
 
+def test_a_patient_without_a_tumour_has_an_empty_label_map(plain):
+    trees.write(plain / "other" / "a" / "tumour.nii.gz", trees.tumour((1, 2)) * 0)
+    assert not by_name(plain, "folders")["other/a"].label("tumour").array.any()
+
+
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_a_folder_without_the_layout_is_refused(tmp_path, layout):
     with pytest.raises(BadInput, match=f"holds no subject of layout '{layout}'"):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from IMTSlicerLib.environment import workerEnvironment
+from IMTCore.child_environment import worker_environment
 from IMTSlicerLib.package_folders import PackageFolder
 
 FOLDER = Path(sys.prefix) / "engines"
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="there is no folder 
 
 def in_child(code: str) -> str:
     """What a child process with the folder first on its path prints."""
-    done = subprocess.run([sys.executable, "-c", code], env=workerEnvironment([FOLDER]), capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], env=worker_environment([FOLDER]), capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

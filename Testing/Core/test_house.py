@@ -17,6 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "IMTTranslate"
+MODULES = [path.parent for path in sorted(ROOT.glob("IMT*/CMakeLists.txt"))]
 MODELS = "Resources/IMT-models"
 REPOSITORY = "https://github.com/IMT-Slicer/SlicerIMT"
 RAW_FILES = "https://raw.githubusercontent.com/IMT-Slicer/SlicerIMT/main/"
@@ -52,9 +53,9 @@ def project_files() -> list[Path]:
     return sorted(found)
 
 
-def cmake_list(name: str) -> list[str]:
-    """One of the file lists of IMTTranslate/CMakeLists.txt, read without the script that writes it."""
-    text = (MODULE / "CMakeLists.txt").read_text(encoding="utf-8")
+def cmake_list(name: str, module: Path = MODULE) -> list[str]:
+    """One of the file lists of a module's CMakeLists.txt, read without the script that writes it."""
+    text = (module / "CMakeLists.txt").read_text(encoding="utf-8")
     found = re.search(rf"^set\({name}\n(.*?)^\s*\)$", text, re.MULTILINE | re.DOTALL)
     assert found, f"no list {name}"
     return found[1].split()
@@ -74,9 +75,14 @@ def load_script(path: Path):
 # --- Imports -------------------------------------------------------------------------------------------------------
 
 
+def module_of(path: Path) -> Path | None:
+    """The folder of the module that a file belongs to."""
+    return next((module for module in MODULES if path.is_relative_to(module)), None)
+
+
 def module_name(path: Path) -> str:
     """IMTTranslate/IMTCore/volume.py → IMTCore.volume"""
-    parts = path.relative_to(MODULE).with_suffix("").parts
+    parts = path.relative_to(module_of(path)).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
@@ -99,7 +105,8 @@ def imports(path: Path, file_scope_only: bool = False) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
-                package = list(path.relative_to(MODULE).parts[:-1]) if path.is_relative_to(MODULE) else []
+                module = module_of(path)
+                package = list(path.relative_to(module).parts[:-1]) if module else []
                 base = ".".join(package[: len(package) - node.level + 1] + ([base] if base else []))
             names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
@@ -125,11 +132,22 @@ def test_file_lists_are_up_to_date():
     assert script.main(["--check"]) == 0, "run  python Testing/update_cmake_lists.py"
 
 
-def test_slicer_installs_every_file_of_the_module():
-    listed = {entry.replace("${MODULE_NAME}", "IMTTranslate") for entry in cmake_list("MODULE_PYTHON_SCRIPTS")}
-    listed |= set(cmake_list("MODULE_PYTHON_RESOURCES"))
-    here = {path.relative_to(MODULE).as_posix() for path in project_files() if path.is_relative_to(MODULE)}
-    assert listed == here - {"CMakeLists.txt"}
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_slicer_installs_every_file_of_the_module(module):
+    listed = {entry.replace("${MODULE_NAME}", module.name) for entry in cmake_list("MODULE_PYTHON_SCRIPTS", module)}
+    listed |= set(cmake_list("MODULE_PYTHON_RESOURCES", module))
+    here = {path.relative_to(module).as_posix() for path in project_files() if path.is_relative_to(module)}
+    documents = {name for name in here if name.endswith(".md") and "/" not in name}
+    assert listed == here - {"CMakeLists.txt"} - documents
+
+
+def test_no_two_modules_install_a_file_of_the_same_name():
+    """Slicer puts all modules of an extension into one folder."""
+    owners: dict[str, list[str]] = {}
+    for module in MODULES:
+        for entry in cmake_list("MODULE_PYTHON_SCRIPTS", module) + cmake_list("MODULE_PYTHON_RESOURCES", module):
+            owners.setdefault(entry.replace("${MODULE_NAME}", module.name).lower(), []).append(module.name)
+    assert not {entry: names for entry, names in owners.items() if len(names) > 1}
 
 
 def test_lists_follow_the_disk(tmp_path, monkeypatch, capsys):
@@ -143,7 +161,6 @@ def test_lists_follow_the_disk(tmp_path, monkeypatch, capsys):
     )
     (tmp_path / "pyproject.toml").write_text('packages = [\n  "Gone",\n]\nrest\n')
     monkeypatch.setattr(script, "ROOT", tmp_path)
-    monkeypatch.setattr(script, "MODULE", module)
 
     assert script.main(["--check"]) == 1
     assert "gone.py" in (module / "CMakeLists.txt").read_text()
@@ -156,23 +173,36 @@ def test_lists_follow_the_disk(tmp_path, monkeypatch, capsys):
     assert script.main(["--check"]) == 0
 
 
-def test_wheel_and_slicer_hold_the_same_packages_and_models():
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.name)
+def test_wheel_and_slicer_hold_the_same_packages_and_data(module):
     setuptools = pyproject()["tool"]["setuptools"]
-    folders = {PurePosixPath(entry).parent for entry in cmake_list("MODULE_PYTHON_SCRIPTS")} - {PurePosixPath()}
-    assert {".".join(folder.parts) for folder in folders} == set(setuptools["packages"]) - {"IMTModels", "IMTResources"}
+    folders = {PurePosixPath(entry).parent for entry in cmake_list("MODULE_PYTHON_SCRIPTS", module)} - {PurePosixPath()}
+    names = {".".join(folder.parts) for folder in folders}
+    assert names <= set(setuptools["packages"])
+    if module != MODULE:  # the folder of the others is named for each package
+        assert {setuptools["package-dir"][name] for name in names} == {f"{module.name}/{name.replace('.', '/')}" for name in names}
 
-    models = {entry for entry in cmake_list("MODULE_PYTHON_RESOURCES") if entry.startswith(f"{MODELS}/")}
-    assert bool(models) == ("IMTModels" in setuptools["packages"])
-    assert setuptools["package-dir"]["IMTModels"] == f"IMTTranslate/{MODELS}"
-    patterns = setuptools["package-data"]["IMTModels"]
-    packed = {entry for entry in models if any(fnmatch(entry.removeprefix(f"{MODELS}/"), pattern) for pattern in patterns)}
-    nested = {entry for entry in packed if entry.count("/") != MODELS.count("/") + 1}
-    assert models == packed - nested, "package-data takes files directly in the models' folder only"
+    prefix = "IMT" if module == MODULE else module.name
+    resources = cmake_list("MODULE_PYTHON_RESOURCES", module)
+    models = {entry for entry in resources if entry.startswith(f"{MODELS}/")}
+    read = {entry for entry in resources if re.fullmatch(r"Resources/[^/]+\.json", entry)}
+    for files, name, folder in ((models, f"{prefix}Models", MODELS), (read, f"{prefix}Resources", "Resources")):
+        assert bool(files) == (name in setuptools["packages"])
+        if not files:
+            continue
+        assert setuptools["package-dir"][name] == f"{module.name}/{folder}"
+        patterns = setuptools["package-data"][name]
+        packed = {entry for entry in files if any(fnmatch(entry.removeprefix(f"{folder}/"), pattern) for pattern in patterns)}
+        nested = {entry for entry in packed if entry.count("/") != folder.count("/") + 1}
+        assert files == packed - nested, "package-data takes files directly in the folder only"
 
-    read = [entry for entry in cmake_list("MODULE_PYTHON_RESOURCES") if re.fullmatch(r"Resources/[^/]+\.json", entry)]
-    assert bool(read) == ("IMTResources" in setuptools["packages"])
-    assert setuptools["package-dir"]["IMTResources"] == "IMTTranslate/Resources"
-    assert setuptools["package-data"]["IMTResources"] == ["*.json"]
+
+def test_the_wheel_holds_no_package_that_slicer_does_not():
+    installed = {
+        ".".join(PurePosixPath(entry).parent.parts) for module in MODULES for entry in cmake_list("MODULE_PYTHON_SCRIPTS", module)
+    }
+    data = re.compile(r"IMT(Register|Segment)?(Models|Resources)")
+    assert {name for name in pyproject()["tool"]["setuptools"]["packages"] if not data.fullmatch(name)} == installed - {""}
 
 
 def test_one_version():
@@ -248,28 +278,48 @@ def test_core_imports_little_at_file_scope():
     assert not {name: names for name, names in wrong.items() if names}
 
 
-@pytest.mark.parametrize("package", ["IMTCore", "IMTCommand"])
-def test_no_slicer_below_the_panel(package):
-    forbidden = SLICER_ONLY | {"IMTSlicerLib", "IMTTranslate"} | ({"IMTCommand"} if package == "IMTCore" else set())
-    wrong = {path.name: top_names(imports(path)) & forbidden for path in python_files(MODULE / package)}
+PANELS = {"IMTSlicerLib", "IMTTranslate", "IMTTranslatePanel", "IMTRegister", "IMTRegisterPanel", "IMTSegment", "IMTSegmentPanel"}
+LIBRARIES = {"IMTRegisterLib", "IMTSegmentLib"}
+
+
+@pytest.mark.parametrize(
+    ("package", "above"),
+    [
+        ("IMTTranslate/IMTCore", {"IMTCommand"} | LIBRARIES),
+        ("IMTTranslate/IMTCommand", set()),
+        ("IMTRegister/IMTRegisterLib", {"IMTCommand", "IMTSegmentLib"}),
+        ("IMTSegment/IMTSegmentLib", {"IMTCommand", "IMTRegisterLib"}),
+    ],
+)
+def test_no_slicer_below_the_panel(package, above):
+    forbidden = SLICER_ONLY | PANELS | above
+    wrong = {path.name: top_names(imports(path)) & forbidden for path in python_files(ROOT / package)}
     assert not {name: names for name, names in wrong.items() if names}
+
+
+def test_panels_know_no_panel_but_their_own():
+    for module in MODULES:
+        own = {module.name, f"{module.name}Panel", "IMTSlicerLib"}
+        wrong = {path.name: top_names(imports(path)) & (PANELS - own) for path in python_files(module)}
+        assert not {name: names for name, names in wrong.items() if names}
 
 
 def test_nobody_imports_the_command():
     command = MODULE / "IMTCommand"
-    files = [path for path in python_files(MODULE) + python_files(ROOT / "Resources") if not path.is_relative_to(command)]
+    files = [path for folder in [*MODULES, ROOT / "Resources"] for path in python_files(folder) if not path.is_relative_to(command)]
     assert not [path for path in files if "IMTCommand" in top_names(imports(path))]
 
 
 def test_the_module_does_not_import_training():
     training = {path.stem for path in python_files(ROOT / "Resources" / "Training")} | {"Resources", "Training"}
-    assert not {path.name: names for path in python_files(MODULE) if (names := top_names(imports(path)) & training)}
+    files = [path for module in MODULES for path in python_files(module)]
+    assert not {path.name: names for path in files if (names := top_names(imports(path)) & training)}
 
 
 def test_the_panel_opens_without_torch():
     """From the panel's files, follow what is imported at file scope."""
-    files = {module_name(path): path for path in python_files(MODULE)}
-    waiting = [name for name in files if name.partition(".")[0] in ("IMTTranslate", "IMTSlicerLib")]
+    files = {module_name(path): path for module in MODULES for path in python_files(module)}
+    waiting = [name for name in files if name.partition(".")[0] in PANELS]
     reached = {name: name for name in waiting}
     while waiting:
         name = waiting.pop()

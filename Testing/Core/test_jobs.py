@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from IMTCommand.__main__ import main
-from IMTSlicerLib.environment import moduleCommand, moduleFolders, pythonExecutable, workerEnvironment
+from IMTCore.child_environment import module_command, module_folders, python_executable, worker_environment
 from IMTSlicerLib.job_progress import JobProgress
 from IMTSlicerLib.jobs import Job, JobCancelled, JobFailed, JobRefused, ProcessJob
 from IMTSlicerLib.processes import ChildProcess, describeExit
@@ -608,14 +608,14 @@ def test_an_exit_code_is_told_in_words(code, words):
 def test_the_environment_of_workers(monkeypatch, tmp_path):
     monkeypatch.setenv("ITK_AUTOLOAD_PATH", "somewhere")
     monkeypatch.setenv("PYTHONPATH", f"mine{os.pathsep}{MODULE}")
-    environment = workerEnvironment([tmp_path / "pack ages"])
+    environment = worker_environment([tmp_path / "pack ages"])
     assert environment["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "pack ages"), str(MODULE), "mine"]
     assert "ITK_AUTOLOAD_PATH" not in environment and os.environ["ITK_AUTOLOAD_PATH"]
     assert environment["PYTHONUTF8"] == environment["PYTHONUNBUFFERED"] == "1"
 
 
 def test_workers_find_the_modules_of_a_checkout_and_of_an_installation(monkeypatch, tmp_path):
-    from IMTSlicerLib import environment
+    from IMTCore import child_environment as environment
 
     def lay(*folders: str) -> None:
         for folder in folders:
@@ -625,26 +625,26 @@ def test_workers_find_the_modules_of_a_checkout_and_of_an_installation(monkeypat
     lay(
         "out/IMTTranslate/IMTSlicerLib", "out/IMTTranslate/IMTCore", "out/IMTTranslate/IMTCommand", "out/IMTSegment/IMTSegmentLib"
     )
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "out/IMTTranslate/IMTSlicerLib/environment.py"))
-    assert moduleFolders() == [str(tmp_path / "out" / name) for name in ("IMTTranslate", "IMTSegment")]
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "out/IMTTranslate/IMTCore/child_environment.py"))
+    assert module_folders() == [str(tmp_path / "out" / name) for name in ("IMTTranslate", "IMTSegment")]
     lay("all/IMTSlicerLib", "all/IMTCore", "all/IMTCommand", "all/IMTRegisterLib", "all/IMTSegmentLib")
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "all/IMTSlicerLib/environment.py"))
-    assert moduleFolders() == [str(tmp_path / "all")]
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "all/IMTCore/child_environment.py"))
+    assert module_folders() == [str(tmp_path / "all")]
     lay("alone/IMTSlicerLib", "else/IMTRegisterLib")
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "alone/IMTSlicerLib/environment.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "alone/IMTCore/child_environment.py"))
     monkeypatch.syspath_prepend(str(tmp_path / "else"))
-    assert moduleFolders() == [str(MODULE), str(tmp_path / "else")]
+    assert module_folders() == [str(MODULE), str(tmp_path / "else")]
 
 
 @posix
 def test_slicers_python_is_preferred(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert pythonExecutable() == sys.executable
+    assert python_executable() == sys.executable
     (tmp_path / "PythonSlicer").touch(mode=0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "Slicer"))
-    assert pythonExecutable() == str(tmp_path / "PythonSlicer")
+    assert python_executable() == str(tmp_path / "PythonSlicer")
     monkeypatch.setenv("PATH", "")
-    assert pythonExecutable() == str(tmp_path / "PythonSlicer")
+    assert python_executable() == str(tmp_path / "PythonSlicer")
 
 
 @posix
@@ -657,9 +657,9 @@ def test_an_engines_packages_win_over_those_that_slicers_launcher_puts_first(mon
     launcher.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path}/Slicer:$PYTHONPATH" exec "{sys.executable}" "$@"\n')
     launcher.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    command = moduleCommand("imt_test_engine")
+    command = module_command("imt_test_engine")
     assert command[0] == str(launcher)
-    done = subprocess.run(command, env=workerEnvironment([tmp_path / "engine"]), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=worker_environment([tmp_path / "engine"]), capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "1.15", done.stderr
 
 

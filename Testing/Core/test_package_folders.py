@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from IMTSlicerLib.environment import workerEnvironment
+from IMTCore.child_environment import worker_environment
 from IMTSlicerLib.jobs import JobCancelled, JobFailed
 from IMTSlicerLib.package_folders import InstallJob, PackageFolder, packagesRoot
 
@@ -90,7 +90,7 @@ def test_a_folder_is_installed_from_wheels_wins_over_the_environment_and_leaves_
     assert [p.name for p in folder.folder.parent.iterdir()] == ["engines"]
 
     code = "import psutil, imt_test_base, IMTCore; print(psutil.__version__, imt_test_base.__version__)"
-    environment = workerEnvironment([folder.folder])
+    environment = worker_environment([folder.folder])
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
     assert said.split() == ["99.1", "1.5"]
     here = subprocess.run(

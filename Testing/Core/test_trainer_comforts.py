@@ -141,6 +141,15 @@ def test_a_split_names_the_subjects(data: Path, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))
     assert record["subjects"] == ["set/b"] and record["validate"] == ["set/v"] and record["exclude"] == ["set/a"]
     assert [row["step"] for row in rows(tmp_path / "run" / "validation.jsonl")] == [2]
+    content = {"train": ["set/b"], "test": ["set/a"], "slices": {"set/b": [7, 5, 9], "set/a": [2]}}
+    split.write_text(json.dumps(content))
+    options = base(data, tmp_path / "few")
+    said = train(*options[:at], *options[at + 2 :], "--split", split, "--steps", 1)
+    assert "1 subjects, 3 slices" in said
+    split.write_text(json.dumps({**content, "slices": {"set/b": [900]}}))
+    options = base(data, tmp_path / "none")
+    with pytest.raises(SystemExit, match=r"chose slice 900 of set/b"):
+        train(*options[:at], *options[at + 2 :], "--split", split, "--steps", 1)
     split.write_text(json.dumps({"train": [], "test": ["set/a"]}))
     with pytest.raises(BadInput, match=r"split\.json has no training subjects"):
         read_split(split)

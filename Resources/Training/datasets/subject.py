@@ -67,7 +67,7 @@ class Subject:
             raise BadInput(f"{self.name} has no {what} {key} (it has: {there}). Choose others, or leave the subject out.")
         path = files[key]
         try:
-            volume = self.readers.get(key, read_volume)(path)
+            volume = self.readers[key](path) if key in self.readers else read_volume(path, constant=files is self.labels)
         except (BadInput, OSError) as error:
             where = "" if str(path) in str(error) else f"{path}: "
             raise BadInput(f"{self.name}, {what} {key}: {where}{error}") from error

@@ -1,4 +1,7 @@
-"""How IMT's own processes are started: with which Python, and what that Python finds."""
+"""How IMT's own processes are started: with which Python, and what that Python finds.
+
+Standard library only: a child process is started from Slicer, from `imt`, and from `make setup`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from pathlib import Path
 MODULE_PACKAGES = ("IMTCore", "IMTCommand", "IMTRegisterLib", "IMTSegmentLib")
 
 
-def pythonExecutable() -> str:
+def python_executable() -> str:
     """Slicer's Python interpreter (in Slicer, sys.executable may be the application itself), or this one."""
     found = shutil.which("PythonSlicer")
     if found:
@@ -23,21 +26,21 @@ def pythonExecutable() -> str:
     return str(beside) if beside.is_file() else sys.executable
 
 
-def moduleFolders() -> list[str]:
+def module_folders() -> list[str]:
     """The folders in which IMT's packages lie: one if installed, one a module in a checkout. Nothing is imported."""
     here = Path(__file__).resolve().parents[1]
     beside = sorted(folder for folder in here.parent.glob("IMT*") if folder.is_dir())
     folders: list[str] = []
     for name in MODULE_PACKAGES:
         # This package's own folder comes first: its protocol fits the command beside it, not one installed elsewhere.
-        places = [here, _importedFrom(name), *beside]
+        places = [here, _imported_from(name), *beside]
         place = next((place for place in places if place and (place / name / "__init__.py").is_file()), None)
         if place and str(place) not in folders:
             folders.append(str(place))
     return folders
 
 
-def _importedFrom(name: str) -> Path | None:
+def _imported_from(name: str) -> Path | None:
     try:
         specification = importlib.util.find_spec(name)
     except (ImportError, ValueError):  # a half-imported package
@@ -57,19 +60,19 @@ _BOOTSTRAP = (
 )
 
 
-def moduleCommand(module: str, *arguments: str) -> list[str]:
-    """The command that runs a Python module as `python -m` does, with `workerEnvironment`'s paths before all others."""
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a Python module as `python -m` does, with `worker_environment`'s paths before all others."""
     # -P: a file torch.py in the folder that Slicer was started from is not the torch that is meant.
-    return [pythonExecutable(), "-P", "-c", _BOOTSTRAP.replace("{module}", module), *arguments]
+    return [python_executable(), "-P", "-c", _BOOTSTRAP.replace("{module}", module), *arguments]
 
 
-def workerEnvironment(packageFolders: Iterable[str | Path] = ()) -> dict[str, str]:
+def worker_environment(package_folders: Iterable[str | Path] = ()) -> dict[str, str]:
     """The environment of a worker process.
 
-    :param packageFolders: folders of packages that come before all others, such as `PackageFolder.folder`.
+    :param package_folders: folders of packages that come before all others, such as the registration engines'.
     """
     environment = dict(os.environ)
-    paths = [str(folder) for folder in packageFolders] + moduleFolders()
+    paths = [str(folder) for folder in package_folders] + module_folders()
     environment[PATHS_VARIABLE] = os.pathsep.join(paths)
     paths += [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path not in paths]
     environment["PYTHONPATH"] = os.pathsep.join(paths)
