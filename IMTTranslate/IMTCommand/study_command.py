@@ -12,7 +12,7 @@ from pathlib import Path
 
 from IMTCore.errors import BadInput
 from IMTCore.files import whole_file
-from IMTCore.reader_study import STUDY_FILE, read_study
+from IMTCore.reader_study.trials import STUDY_FILE, read_study
 
 from .progress import ProgressBar, listener
 
@@ -24,8 +24,8 @@ def run(values: argparse.Namespace) -> int:
 
 def make(values: argparse.Namespace) -> int:
     """Make a study's folder."""
-    from IMTCore.reader_study_making import StudyOptions, make_study
-    from IMTCore.reader_study_pairs import pairs_from_csv, pairs_from_folders
+    from IMTCore.reader_study.making import StudyOptions, make_study
+    from IMTCore.reader_study.pairs import pairs_from_csv, pairs_from_folders
 
     folders = (values.real, values.synthetic)
     if (values.pairs is None) == (None in folders) or values.pairs is not None and folders != (None, None):
@@ -54,9 +54,9 @@ def make(values: argparse.Namespace) -> int:
 
 def score(values: argparse.Namespace) -> int:
     """Score and print."""
-    from IMTCore.reader_study_answers import read_answers
-    from IMTCore.reader_study_report import CSV_COLUMNS, as_json, as_markdown, as_rows
-    from IMTCore.reader_study_scores import score_study
+    from IMTCore.reader_study.answers import read_answers
+    from IMTCore.reader_study.report import CSV_COLUMNS, as_json, as_markdown, as_rows
+    from IMTCore.reader_study.scores import score_study
 
     study = read_study(values.study or values.answers[0].parent)
     _check_outputs(values, study.folder)

@@ -8,8 +8,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from IMTCore.errors import ImtError
-from IMTCore.reader_study import STUDY_FILE, ReaderStudy, read_study
-from IMTCore.reader_study_answers import AnswerLog, open_log, read_answers
+from IMTCore.reader_study.answers import AnswerLog, open_log, read_answers
+from IMTCore.reader_study.trials import STUDY_FILE, ReaderStudy, read_study
 
 from .reader_study_window import TrialWindow
 
@@ -114,8 +114,8 @@ class ReaderStudyPage:
 
     def _showResult(self, study: ReaderStudy, log: AnswerLog) -> None:
         """The reader's score; only when all trials are answered, as it would tell how the reader does."""
-        from IMTCore.reader_study_report import p_value, percent, seconds, verdict
-        from IMTCore.reader_study_scores import score_reader
+        from IMTCore.reader_study.report import p_value, percent, seconds, verdict
+        from IMTCore.reader_study.scores import score_reader
 
         score = score_reader(study, read_answers(log.path, study)).main
         text = _("Median time {time} a trial. Answered left on {left} (p = {p} for a side bias).")

@@ -9,8 +9,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from IMTCore.errors import ImtError
-from IMTCore.reader_study import Trial
-from IMTCore.reader_study_answers import AnswerLog
+from IMTCore.reader_study.answers import AnswerLog
+from IMTCore.reader_study.trials import Trial
 from IMTSlicerLib.signals import Signal
 
 # A second press of a key or a mouse button that was meant for the trial before is no answer.

@@ -16,12 +16,12 @@ from scipy.stats import binomtest, fisher_exact
 
 from IMTCommand.__main__ import main
 from IMTCore.errors import BadInput, OutputFailure
-from IMTCore.reader_study import ReaderStudy, read_study
-from IMTCore.reader_study_answers import ANSWER_COLUMNS, open_log, read_answers
-from IMTCore.reader_study_making import StudyOptions, make_study
-from IMTCore.reader_study_pairs import Pair, common_mask, pairs_from_csv, pairs_from_folders
-from IMTCore.reader_study_report import as_markdown
-from IMTCore.reader_study_scores import fisher_p, proportion, score_study
+from IMTCore.reader_study.answers import ANSWER_COLUMNS, open_log, read_answers
+from IMTCore.reader_study.making import StudyOptions, make_study
+from IMTCore.reader_study.pairs import Pair, common_mask, pairs_from_csv, pairs_from_folders
+from IMTCore.reader_study.report import as_markdown
+from IMTCore.reader_study.scores import fisher_p, proportion, score_study
+from IMTCore.reader_study.trials import ReaderStudy, read_study
 from IMTCore.volume_io import write_volume
 
 SHAPE = (16, 40, 36)

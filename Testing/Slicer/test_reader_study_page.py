@@ -23,8 +23,8 @@ def original(tmp_path_factory):
     """A small study: the phantom's T2 against a smooth one."""
     from scipy.ndimage import gaussian_filter
 
-    from IMTCore.reader_study_making import StudyOptions, make_study
-    from IMTCore.reader_study_pairs import Pair
+    from IMTCore.reader_study.making import StudyOptions, make_study
+    from IMTCore.reader_study.pairs import Pair
     from IMTCore.volume import Geometry, Volume
     from IMTCore.volume_io import write_volume
 
@@ -41,7 +41,7 @@ def original(tmp_path_factory):
 @pytest.fixture
 def study(original, tmp_path):
     """The same without answers."""
-    from IMTCore.reader_study import read_study
+    from IMTCore.reader_study.trials import read_study
 
     shutil.copytree(original.folder, tmp_path / "Studie ö")
     return read_study(tmp_path / "Studie ö")

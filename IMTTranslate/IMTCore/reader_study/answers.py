@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import BadInput, OutputFailure
-from .files import describe_write_error
-from .reader_study import SIDES, ReaderStudy, Trial
+from ..errors import BadInput, OutputFailure
+from ..files import describe_write_error
+from .trials import SIDES, ReaderStudy, Trial
 
 ANSWER_COLUMNS = ("study", "reader", "trial", "phase", "answer", "seconds", "time")
 HEADER = (",".join(ANSWER_COLUMNS) + "\n").encode()

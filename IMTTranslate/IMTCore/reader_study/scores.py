@@ -12,8 +12,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from .reader_study import ReaderStudy
-from .reader_study_answers import Answer, AnswerFile
+from .answers import Answer, AnswerFile
+from .trials import ReaderStudy
 
 CONFIDENCE = 0.95
 

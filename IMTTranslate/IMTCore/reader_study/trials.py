@@ -2,8 +2,8 @@
 
 Two-alternative forced choice as in Yang et al. 2020 (Results, perceptual realism): on each trial a reader sees a real slice and
 the synthetic one of the same place side by side and says which is fake; 100 practice trials tell the truth after each answer,
-1000 main trials do not. `reader_study_making` makes studies from `reader_study_pairs`, `reader_study_answers` keeps what readers
-say, `reader_study_scores` scores it.
+1000 main trials do not. `making` makes studies from `pairs`, `answers` keeps what readers
+say, `scores` scores it.
 
 A study is a folder: `study.json` (the trials), `images/*.png`, and one `answers-READER.csv` a reader. The names of the images
 are hashes of their pixels: they do not tell which one is synthetic. `study.json` does, so readers must not open it.
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .cases import SAFE_NAME
-from .errors import BadInput
+from ..cases import SAFE_NAME
+from ..errors import BadInput
 
 FORMAT = 1
 KIND = "imt-reader-study"

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from .reader_study_scores import PhaseScore, Proportion, StudyScore
+from .scores import PhaseScore, Proportion, StudyScore
 
 CSV_COLUMNS = (
     *("reader", "phase", "answered", "planned", "fooled", "rate", "low", "high", "p_half"),

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import BadInput
-from .files import stem_of
-from .intensity import AIR_SHARE, background_value, normalisation_of
-from .metrics import PERCENTILE
-from .orientation import AxisMap, anatomical_axes
-from .provenance import read_mark, sidecar_path
-from .slicing import resampling_matrix
-from .volume import Volume
-from .volume_io import image_suffix, read_volume
+from ..errors import BadInput
+from ..files import stem_of
+from ..intensity import AIR_SHARE, background_value, normalisation_of
+from ..metrics import PERCENTILE
+from ..orientation import AxisMap, anatomical_axes
+from ..provenance import read_mark, sidecar_path
+from ..slicing import resampling_matrix
+from ..volume import Volume
+from ..volume_io import image_suffix, read_volume
 
 COLUMNS = ("case", "real", "synthetic")
 GRID_TOLERANCE_MM = 1e-2

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from .errors import BadInput, OutputFailure
-from .files import describe_write_error, give_usual_mode
-from .metrics import CONVENTIONS
-from .progress import Progress, quiet
-from .reader_study import FORMAT, KIND, SIDES, STUDY_FILE, ReaderStudy, Trial, read_study, study_id_of
-from .reader_study_pairs import Drawing, Pair, draw_slice, plan_drawing, read_pair
-from .version import VERSION
+from ..errors import BadInput, OutputFailure
+from ..files import describe_write_error, give_usual_mode
+from ..metrics import CONVENTIONS
+from ..progress import Progress, quiet
+from ..version import VERSION
+from .pairs import Drawing, Pair, draw_slice, plan_drawing, read_pair
+from .trials import FORMAT, KIND, SIDES, STUDY_FILE, ReaderStudy, Trial, read_study, study_id_of
 
 NOTICE = (
     "On every trial one of the two images is synthetic, made by a neural network; this file tells which. "
