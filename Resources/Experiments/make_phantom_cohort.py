@@ -40,7 +40,7 @@ from IMTCore.volume_io import read_volume, write_volume
 from IMTCore.warps import random_stream
 from IMTRegisterLib.label_names import FILE_NAME, LabelName, LabelNames, write_label_names
 from IMTRegisterLib.landmarks import Landmarks, write_landmarks
-from IMTRegisterLib.registration_inputs import box_around, crop_geometry
+from IMTRegisterLib.registration_inputs import crop_geometry
 
 MARGIN_MM = 12.0  # around the head: room for the rotation and the shift
 TIP_MM = 2.0  # a ventricle's tip is the mean of its voxels so near to the outermost
@@ -123,7 +123,10 @@ def label_table() -> dict[int, int]:
 def cropped(tissues: TissueMaps) -> TissueMaps:
     """The maps cut to the head plus a margin."""
     head = sum(tissues.maps.values()) > 0.1
-    box = box_around(head, tissues.geometry.spacing_mm, MARGIN_MM)
+    margin = np.ceil(MARGIN_MM / tissues.geometry.spacing_mm[::-1]).astype(int)
+    filled = np.argwhere(head)
+    low, high = np.maximum(filled.min(axis=0) - margin, 0), np.minimum(filled.max(axis=0) + 1 + margin, head.shape)
+    box = tuple(slice(int(start), int(stop)) for start, stop in zip(low, high, strict=True))
     maps = {name: np.ascontiguousarray(share[box]) for name, share in tissues.maps.items()}
     return TissueMaps(maps, crop_geometry(tissues.geometry, box), tissues.labels[box])
 

@@ -54,7 +54,7 @@ class Fit:
     Attributes:
         key: `<dataset>-<source>-<target>/fold<n>/<method>`, its folder too.
         method: its name in the table.
-        settings: "kind" (network, forest or table), "stages" (of auto-context), and else the trainer's own settings.
+        settings: "kind" (network, forest, table, or mean "of" other methods), "stages" (of auto-context), and else the trainer's own settings.
         train, test: names `<dataset>/<subject>`.
     """
 
@@ -110,24 +110,28 @@ def fits_of(plan: dict[str, Any], data: Path) -> list[Fit]:
         for number, test in enumerate(parts):
             train = tuple(name for name in names if name not in test)
             for method, settings in plan["methods"].items():
-                slug = "".join(letter if letter.isalnum() else "-" for letter in method)
-                key = f"{dataset}-{source}-{target}/fold{number}/{slug}"
+                key = f"{dataset}-{source}-{target}/fold{number}/{slug_of(method)}"
                 own = {**plan["common"], **settings} if settings["kind"] == "network" else dict(settings)
                 fits.append(Fit(key, method, own, source, target, train, test))
     return fits
+
+
+def slug_of(method: str) -> str:
+    """A method's folder name."""
+    return "".join(letter if letter.isalnum() else "-" for letter in method)
 
 
 # --- One fit -------------------------------------------------------------------------------------------------------
 
 
 def trained(fit: Fit, data: Path, folder: Path, budget_s: float) -> Path | None:
-    """Train in a process of its own; the run's folder, or None for a table, which has none.
+    """Train in a process of its own; the run's folder, or None for a table or a mean, which have none.
 
     Raises:
         BadInput: if the trainer fails, with what it said last.
     """
     settings = {key: value for key, value in fit.settings.items() if key not in ("kind", "stages")}
-    if fit.settings["kind"] == "table":
+    if fit.settings["kind"] in ("table", "mean"):
         return None
     common = ["--data", data, "--source", fit.source, "--train", *fit.train]
     if fit.settings["kind"] == "forest":
@@ -156,6 +160,8 @@ def run_script(name: str, arguments: list[object]) -> None:
 
 def translations(fit: Fit, run: Path | None, data: Path, folder: Path) -> dict[str, np.ndarray]:
     """Each test subject's translation, axial [k, j, i], 1 at the top of the range."""
+    if fit.settings["kind"] == "mean":
+        return {name: mean_of(fit.settings["of"], name, folder.parent) for name in fit.test}
     if run is None:
         given, wanted = [], []
         for name in fit.train:
@@ -179,6 +185,13 @@ def translations(fit: Fit, run: Path | None, data: Path, folder: Path) -> dict[s
         path.parent.mkdir(exist_ok=True)
         write_volume(path, result.with_array(np.rint(result.array).astype(np.uint8)), f"synthetic {fit.target}, IMT experiment")
     return results
+
+
+def mean_of(methods: list[str], name: str, folder: Path) -> np.ndarray:
+    """The mean of other methods' stored translations of one subject, axial [k, j, i], 1 at the top of the range."""
+    volumes = [read_volume(folder / slug_of(method) / "translations" / f"{name.split('/')[1]}.nii.gz") for method in methods]
+    axes = anatomical_axes(volumes[0].geometry)
+    return np.ascontiguousarray(axes.apply(np.mean([volume.array for volume in volumes], axis=0, dtype=np.float32))) / 255
 
 
 def do(fit: Fit, data: Path, output: Path, budget_s: float) -> None:
@@ -274,10 +287,12 @@ def run_all(fits: list[Fit], values: argparse.Namespace, after_each: Callable[[]
         return fit.key if ended.returncode else ""
 
     failed = []
-    with ThreadPoolExecutor(values.jobs) as pool:
-        for key in pool.map(one, fits):
-            failed += [key] if key else []
-            after_each()
+    means = [fit for fit in fits if fit.settings["kind"] == "mean"]  # they need the others' translations
+    for part in ([fit for fit in fits if fit not in means], means):
+        with ThreadPoolExecutor(values.jobs) as pool:
+            for key in pool.map(one, part):
+                failed += [key] if key else []
+                after_each()
     return failed
 
 
