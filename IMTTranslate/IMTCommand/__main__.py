@@ -30,6 +30,9 @@ from IMTCore.version import VERSION
 # Each command's module is imported only when it is called: `imt --help` needs no torch.
 COMMANDS = {
     "translate": "translate a volume, or a folder or CSV of cases, into another modality",
+    "register": "carry the labels of atlases over to a volume, or to a folder or CSV of cases",
+    "atlas": "check an atlas set (modalities, labels, grids, names), or build one",
+    "experiment": "registration experiments: tables of methods, known transforms, weights by cross-validation",
     "models": "list, show, verify, download, remove or import models",
     "evaluate": "score a prediction against the truth: MAE, PSNR, SSIM, MI",
     "study": "make a reader study (which image is synthetic?) and score its readers",

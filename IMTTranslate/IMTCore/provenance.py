@@ -37,8 +37,9 @@ def check_sidecar_free(output: Path) -> None:
 
 
 def is_mark(path: Path) -> bool:
-    """Whether the file is a sidecar of IMT."""
-    return read_mark(path).get("synthetic") is True
+    """Whether the file is a sidecar of IMT: of a synthetic image, or of what was derived with one's help or might have been."""
+    content = read_mark(path)
+    return content.get("synthetic") is True or isinstance(content.get("derived_from_synthetic"), bool)
 
 
 def read_mark(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from .derived_marks import DERIVED_ATTRIBUTE
 from .nodes import SYNTHETIC_ATTRIBUTE, markOf
 
 _watched: dict[str, object] = {}  # by the storage node's address: its observer
@@ -46,7 +47,7 @@ def followSaving(node) -> None:
 
 
 def followScene() -> None:
-    """Follow the synthetic volumes of the scene, and of every scene that is loaded into it."""
+    """Follow what is synthetic, or derived from it, in the scene, and of every scene that is loaded into it."""
     import slicer
 
     scene = slicer.mrmlScene
@@ -58,10 +59,11 @@ def followScene() -> None:
 
 
 def _followAll(scene) -> None:
-    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")):
-        node = scene.GetNthNodeByClass(index, "vtkMRMLScalarVolumeNode")
-        if node.GetAttribute(SYNTHETIC_ATTRIBUTE) == "true":
-            followSaving(node)
+    for name in ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode"):
+        for index in range(scene.GetNumberOfNodesByClass(name)):
+            node = scene.GetNthNodeByClass(index, name)
+            if node.GetAttribute(SYNTHETIC_ATTRIBUTE) == "true" or node.GetAttribute(DERIVED_ATTRIBUTE) is not None:
+                followSaving(node)
 
 
 def _stamp(name: str) -> tuple[int, int] | None:

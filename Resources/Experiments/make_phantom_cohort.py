@@ -38,9 +38,9 @@ from IMTCore.tissues import CLASS_CODES, LABEL_TISSUES, SEQUENCES
 from IMTCore.volume import Volume
 from IMTCore.volume_io import read_volume, write_volume
 from IMTCore.warps import random_stream
-from IMTRegisterLib.label_names import FILE_NAME, LabelName, LabelNames, write_label_names
-from IMTRegisterLib.landmarks import Landmarks, write_landmarks
-from IMTRegisterLib.registration_inputs import crop_geometry
+from IMTRegisterLib.atlases.label_names import FILE_NAME, LabelName, LabelNames, write_label_names
+from IMTRegisterLib.atlases.landmarks import Landmarks, write_landmarks
+from IMTRegisterLib.registration.inputs import crop_geometry
 
 MARGIN_MM = 12.0  # around the head: room for the rotation and the shift
 TIP_MM = 2.0  # a ventricle's tip is the mean of its voxels so near to the outermost

@@ -179,8 +179,9 @@ def test_wheel_and_slicer_hold_the_same_packages_and_data(module):
     folders = {PurePosixPath(entry).parent for entry in cmake_list("MODULE_PYTHON_SCRIPTS", module)} - {PurePosixPath()}
     names = {".".join(folder.parts) for folder in folders}
     assert names <= set(setuptools["packages"])
-    if module != MODULE:  # the folder of the others is named for each package
-        assert {setuptools["package-dir"][name] for name in names} == {f"{module.name}/{name.replace('.', '/')}" for name in names}
+    if module != MODULE:  # the folder of the others is named for each top package
+        tops = {name.partition(".")[0] for name in names}
+        assert {setuptools["package-dir"][top] for top in tops} == {f"{module.name}/{top}" for top in tops}
 
     prefix = "IMT" if module == MODULE else module.name
     resources = cmake_list("MODULE_PYTHON_RESOURCES", module)
@@ -260,7 +261,7 @@ def test_extension_description():
 
 
 def test_the_import_reader_sees_every_form(tmp_path, monkeypatch):
-    monkeypatch.setitem(globals(), "MODULE", tmp_path)
+    monkeypatch.setitem(globals(), "MODULES", [tmp_path])
     path = tmp_path / "IMTCore" / "x.py"
     path.parent.mkdir()
     path.write_text(

@@ -1,0 +1,109 @@
+"""`imt register`: one subject, or many cases with resume."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from IMTCore.cases import is_case_folder
+from IMTCore.errors import BadInput
+from IMTCore.progress import Progress, Say
+
+from .progress import ProgressBar, listener
+
+if TYPE_CHECKING:
+    from IMTRegisterLib.registration.settings import RegistrationSettings
+
+
+def run(values: argparse.Namespace) -> int:
+    """Register what the arguments say."""
+    if not values.input.exists():
+        raise BadInput(f"{values.input} does not exist. Check the path.")
+    progress = listener(values.progress)
+
+    def say(message: str) -> None:
+        if isinstance(progress, ProgressBar):
+            progress.close()
+        print(f"imt: {message}", file=sys.stderr, flush=True)
+        if values.progress == "json":
+            progress("note", 0.0, message)
+
+    try:
+        if values.input.suffix.lower() == ".csv" or values.input.is_dir() and is_case_folder(values.input):
+            from .register_cohort import register_cases
+
+            message = register_cases(values, progress, say)
+        else:
+            message = register_one(values, progress, say)
+    finally:
+        if isinstance(progress, ProgressBar):
+            progress.close()  # an error's message starts on a line of its own
+    if values.progress == "json":
+        progress("done", 1.0, message)
+    else:
+        print(message)
+    return 0
+
+
+def register_one(values: argparse.Namespace, progress: Progress, say: Say) -> str:
+    """Register one subject; returns what to tell at the end."""
+    from IMTRegisterLib.atlases.atlas_sets import read_atlas_set
+    from IMTRegisterLib.registration.outputs import RegistrationOutputs
+    from IMTRegisterLib.registration.subject import register_subject
+
+    for option, value in (("--workers", values.workers), ("--scheduler", values.scheduler)):
+        if value is not None:
+            raise BadInput(f"{option} is for many cases, and {values.input} is one subject. Leave it out.")
+    start = time.perf_counter()
+    settings = settings_of(values)
+    atlas_set = read_atlas_set(values.atlases, settings.modalities)
+    outputs = RegistrationOutputs(
+        values.output_labels,
+        values.output_agreement,
+        values.output_transforms,
+        values.output_warped,
+        values.output_translated,
+        values.report,
+    )
+    result = register_subject(values.input, atlas_set, settings, outputs, progress, say=say)
+    for warning in result.warnings:
+        say("Warning: " + warning)
+    done, seconds = len(result.registered), time.perf_counter() - start
+    from_synthetic = ", from a translated image" if result.card is not None else ""
+    return (
+        f"{values.output_labels}: {len(result.codes)} labels from {done} of {len(atlas_set.atlases)} atlases "
+        f"({settings.engine} {settings.preset}, fusion {settings.fusion}{from_synthetic}), {seconds:.1f} s"
+    )
+
+
+def settings_of(values: argparse.Namespace, **changes: object) -> RegistrationSettings:
+    """The settings that the arguments give, with `changes`.
+
+    Raises:
+        BadInput: values out of range, or that contradict each other.
+    """
+    from IMTRegisterLib.registration.settings import RegistrationSettings, default_cache_folder, parse_weight
+
+    given = {
+        "modality": values.modality,
+        "translate_to": values.translate_to,
+        "model": values.model,
+        "second_image": values.second_image,
+        "engine": values.engine,
+        "preset": values.preset,
+        "fusion": values.fusion,
+        "weight": None if values.weight is None else parse_weight(values.weight),
+        "labels": values.labels,
+        "structures": tuple(values.structures),
+        "dimension": values.dimension,
+        "mask": values.mask if values.mask in ("auto", "none") else Path(values.mask),
+        "jobs": values.jobs,
+        "threads": values.threads,
+        "memory_gb": values.memory_gb,
+        "seed": values.seed,
+        "cache": default_cache_folder() if values.cache is None else None if values.cache == "none" else Path(values.cache),
+    }
+    return RegistrationSettings(**{**given, **changes})
