@@ -315,8 +315,8 @@ def test_an_engine_dies_with_the_process_that_started_it_even_in_the_middle_of_a
             if session.pid:
                 print(session.pid, flush=True)
             return False
-        session = EngineSession("greedy", "fast", settings={{"linear": {{"iterations": "900000"}}}}, cancelled=say)
-        session.run(Task("linear", (Channel(Path({str(turned.fixed["T1"])!r}), Path({str(turned.moving["T1"])!r})),)))
+        session = EngineSession("greedy", "fast", settings={{"deformable": {{"iterations": "900000"}}}}, cancelled=say)
+        session.run(Task("deformable", (Channel(Path({str(turned.fixed["T1"])!r}), Path({str(turned.moving["T1"])!r})),)))
     """
     environment = worker_environment() | {"TMPDIR": str(tmp_path)}
     parent = subprocess.Popen([sys.executable, "-c", dedent(code)], env=environment, stdout=subprocess.PIPE, text=True)
@@ -395,7 +395,7 @@ def test_unknown_names_are_refused_with_those_that_there_are():
         EngineSession("greedy", "fast", settings={"deformable": {"itterations": "3"}})
     with pytest.raises(BadInput, match="linear and deformable"):
         EngineSession("greedy", "fast", settings={"affine": {}})
-    with pytest.raises(BadInput, match="velocity is like True"):
+    with pytest.raises(BadInput, match="velocity is like False"):
         EngineSession("greedy", "fast", settings={"deformable": {"velocity": "no"}})
     with pytest.raises(BadInput, match="stage"):
         Task("rigid", (Channel(Path("a"), Path("b")),))

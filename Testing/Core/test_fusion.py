@@ -122,14 +122,19 @@ def test_a_map_of_weights_and_a_number_that_adds_up_with_it_can_be_mixed():
 
 
 def test_opposite_strong_turns_fold_in_the_mean_and_not_in_the_log_mean():
-    transforms = [swirl(150.0), swirl(-150.0)]
-    assert [folds(transform) for transform in transforms] == [0, 0]
-    assert folds(fuse(transforms, [0.5, 0.5], "mean")) > 50
-    fused = fuse(transforms, [0.5, 0.5], "log")
+    transforms = [swirl(150.0), swirl(-150.0), swirl(0.0)]
+    assert [folds(transform) for transform in transforms] == [0, 0, 0]
+    assert folds(fuse(transforms, [0.48, 0.48, 0.04], "mean")) > 50
+    fused = fuse(transforms, [0.48, 0.48, 0.04], "log")
     assert folds(fused) == 0
     # The mean of a turn and the turn back is no turn.
     assert np.linalg.norm(transforms[0].displacement, axis=-1).max() > 10
     assert np.linalg.norm(fused.displacement, axis=-1).max() < 0.8
+
+
+def test_two_turns_too_far_apart_for_a_path_between_them_are_refused():
+    with pytest.raises(BadInput, match="Fuse by the mean"):
+        fuse([swirl(150.0), swirl(-150.0)], [0.5, 0.5], "log")
 
 
 def test_the_log_mean_of_two_turns_is_the_turn_by_their_mean():
@@ -143,7 +148,7 @@ def test_the_log_mean_of_two_turns_is_the_turn_by_their_mean():
 
 def test_log_weights_may_vary_over_the_image_without_folding():
     share = smooth_share()
-    transforms = [swirl(120.0), swirl(-60.0)]
+    transforms = [swirl(85.0), swirl(-85.0)]
     fused = fuse(transforms, [share, 1 - share], "log")
     assert folds(fused) == 0
     constant = fuse(transforms, [np.full_like(share, 0.3), np.full_like(share, 0.7)], "log")

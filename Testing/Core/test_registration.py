@@ -380,7 +380,7 @@ def engine_processes() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children(recursive=True):
         try:
-            if any("engine_server" in part for part in child.cmdline()):
+            if any("engines.server" in part for part in child.cmdline()):
                 found.append(child)
         except psutil.Error:
             pass

@@ -55,7 +55,9 @@ def exponential(velocity: np.ndarray, geometry: Geometry) -> np.ndarray:
     return _in_mm(flow_of(_in_voxels(velocity, geometry)), geometry)
 
 
-def logarithm(displacement: np.ndarray, geometry: Geometry, tolerance_voxels: float = 0.5, iterations: int = 20) -> np.ndarray:
+def logarithm(
+    displacement: np.ndarray, geometry: Geometry, tolerance_voxels: float = 0.5, iterations: int = 20, share_off: float = SHARE_OFF
+) -> np.ndarray:
     """The velocity field v whose exponential is phi: x -> x + u(x), by fixed-point iteration.
 
     While exp(v) is far off, a step is v <- v + (exp(-v) o phi - id), the Baker-Campbell-Hausdorff series to first order
@@ -67,8 +69,8 @@ def logarithm(displacement: np.ndarray, geometry: Geometry, tolerance_voxels: fl
 
     Args:
         displacement: [k, j, i, 3] mm.
-        tolerance_voxels: how far exp(v) may be from phi; all but one in a thousand voxels must keep it. Smooth warps
-            come within a few hundredths.
+        tolerance_voxels: how far exp(v) may be from phi. Smooth warps come within a few hundredths.
+        share_off: of the voxels may be farther off.
 
     Returns:
         (K, J, I, 3) float32 mm.
@@ -91,7 +93,7 @@ def logarithm(displacement: np.ndarray, geometry: Geometry, tolerance_voxels: fl
             break
         step = field + sample(flow_of(-velocity), displaced(field)) if far else solved(gradient(flow), residual)
         velocity = velocity + smoothed(step)
-    if not best_error < np.inf or off > SHARE_OFF * lengths.numel():
+    if not best_error < np.inf or off > share_off * lengths.numel():
         raise BadInput(
             f"The deformation is not the flow of any velocity field: at {off} of {lengths.numel()} voxels it stays more than "
             f"{tolerance_voxels:g} voxels off. It folds or turns too strongly. Fuse by the mean, or register more smoothly."

@@ -3,8 +3,12 @@
 Means are of whole transforms, affine part included:
 
 - "mean": T(x) = sum of w_i T_i(x), the paper's weighted mean. Two diffeomorphisms may have a mean that folds.
-- "log": exp(sum of w_i log T_i), the log-Euclidean mean (Arsigny et al., MICCAI 2006): the mean of stationary velocity
-  fields, whose exponential does not fold. Computed on the deformations relative to the common affine part.
+- "log": the mean of stationary velocity fields, whose exponential does not fold. Computed on the deformations relative to
+  the common affine part. Of two, phi_1 o exp(w_2 log(phi_1^-1 o phi_2)): a point on the one-parameter path from one to the
+  other, the bi-invariant mean (Arsigny, Pennec and Ayache, INRIA report 5885, 2006). Only their difference needs a
+  logarithm, and two registrations of one pair of heads differ little, while the deformation of one real head into another
+  is often the flow of no velocity field. Of more, exp(sum of w_i log phi_i), the log-Euclidean mean (Arsigny et al., MICCAI
+  2006). The two are the same where the flows commute.
 
 With weights that vary over the image both use them voxel by voxel; they must then be smooth.
 """
@@ -19,11 +23,12 @@ import numpy as np
 from IMTCore.errors import BadInput
 from IMTCore.volume import Geometry
 
-from .fields import exponential, logarithm
+from .fields import compose, exponential, inverse_at, logarithm
 from .transforms import SLAB, Transform, voxel_centres
 
 FUSIONS = ("mean", "log")
 Weight = float | np.ndarray
+DIFFERENCE_OFF = 0.05  # of the voxels may differ by more than half a voxel from the nearest flow: 0.01 in heads at 2 mm
 
 
 def fuse(transforms: Sequence[Transform], weights: Sequence[Weight], mode: str = "mean") -> Transform:
@@ -73,6 +78,9 @@ class Fusion:
             return Transform(self._affine_mean(weights))
         if self.mode == "mean":
             return Transform(self.matrix, _weighted([self._fields[n] for n in used], [weights[n] for n in used]), self.geometry)
+        if len(self.transforms) == 2:
+            step = exponential(_weighted([self._difference], [weights[1]]), self.geometry)
+            return Transform(self.matrix, compose(step, self._fields[0], self.geometry), self.geometry)
         velocity = _weighted([self._velocity(n) for n in used], [weights[n] for n in used])
         return Transform(self.matrix, exponential(velocity, self.geometry), self.geometry)
 
@@ -85,6 +93,18 @@ class Fusion:
     @cached_property
     def _fields(self) -> list[np.ndarray]:
         return [_relative(transform, self.matrix, self.geometry) for transform in self.transforms]
+
+    @cached_property
+    def _difference(self) -> np.ndarray:
+        """(K, J, I, 3) float32 mm: log(phi_1^-1 o phi_2) of two deformations.
+
+        Where they differ by what is no flow (in air, two modalities may deform as they like), the nearest flow counts: what
+        comes out does not fold, and ends near the second.
+        """
+        first, second = self._fields
+        points = voxel_centres(self.geometry)
+        difference = inverse_at(first, self.geometry, points + second) - points
+        return logarithm(difference.astype(np.float32), self.geometry, share_off=DIFFERENCE_OFF)
 
     @cached_property
     def _velocities(self) -> dict[int, np.ndarray]:

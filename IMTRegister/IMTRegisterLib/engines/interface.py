@@ -1,6 +1,6 @@
 """The registration engines behind one interface: images in, a `Transform` from the fixed to the moving image out.
 
-Greedy, ANTs and Elastix lie in a package folder of their own and run in processes of their own (`engine_session`), one
+Greedy, ANTs and Elastix lie in a package folder of their own and run in processes of their own (`session`), one
 for each session and kept for many tasks. How each registers is data: Resources/IMT-registration-presets.json.
 
 >>> with EngineSession("greedy", "fast") as session:
