@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the two modalities' deformations: weighted mean, log-Euclidean mean, weights for each voxel, or one joint "
         "registration; none takes the given modality alone (default: mean with a second modality, else none)",
     )
-    how.add_argument("--weight", metavar="W", help="share of the given modality: 0 to 1, auto, or a .json file of shares by structure (default 0.5)")
+    how.add_argument("--weight", metavar="W", help="share of the given modality: 0 to 1, auto, or a .json file of shares by structure (default auto)")
     how.add_argument("--dimension", type=int, choices=[2, 3], default=3, help="2 registers slice k with slice k (default 3)")
     how.add_argument("--mask", default="auto", metavar="FILE", help="auto (the head's box), none, or a mask on the subject's grid (default auto)")
     how.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the engine's random numbers (default 0)")

@@ -588,7 +588,7 @@ def test_a_killed_run_leaves_whole_files_or_none(nursery, tmp_path, model):
         for path in images_in(tmp_path / "out"):
             read_volume(path)
             assert path.with_name(path.name.split(".")[0] + ".json").is_file()
-    assert killed >= 8
+    assert killed >= 5  # of 24: on a busy machine some end first
     nursery.start(*order, *outputs)
     assert nursery.end().code == 0
     check_whole(tmp_path / "out")

@@ -23,6 +23,7 @@ from IMTSlicerLib.signals import Signal
 from IMTSlicerLib.workers import Worker
 
 MODULE = Path(__file__).resolve().parents[2] / "IMTTranslate"
+REGISTER = MODULE.parent / "IMTRegister"
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 # A child that starts a child that ignores SIGTERM; both tell their numbers.
 FAMILY = """
@@ -609,7 +610,7 @@ def test_the_environment_of_workers(monkeypatch, tmp_path):
     monkeypatch.setenv("ITK_AUTOLOAD_PATH", "somewhere")
     monkeypatch.setenv("PYTHONPATH", f"mine{os.pathsep}{MODULE}")
     environment = worker_environment([tmp_path / "pack ages"])
-    assert environment["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "pack ages"), str(MODULE), "mine"]
+    assert environment["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "pack ages"), str(MODULE), str(REGISTER), "mine"]
     assert "ITK_AUTOLOAD_PATH" not in environment and os.environ["ITK_AUTOLOAD_PATH"]
     assert environment["PYTHONUTF8"] == environment["PYTHONUNBUFFERED"] == "1"
 
@@ -622,6 +623,7 @@ def test_workers_find_the_modules_of_a_checkout_and_of_an_installation(monkeypat
             (tmp_path / folder).mkdir(parents=True)
             (tmp_path / folder / "__init__.py").touch()
 
+    monkeypatch.setattr(environment, "_imported_from", lambda name: MODULE if name in ("IMTCore", "IMTCommand") else None)
     lay(
         "out/IMTTranslate/IMTSlicerLib", "out/IMTTranslate/IMTCore", "out/IMTTranslate/IMTCommand", "out/IMTSegment/IMTSegmentLib"
     )
@@ -632,7 +634,7 @@ def test_workers_find_the_modules_of_a_checkout_and_of_an_installation(monkeypat
     assert module_folders() == [str(tmp_path / "all")]
     lay("alone/IMTSlicerLib", "else/IMTRegisterLib")
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "alone/IMTCore/child_environment.py"))
-    monkeypatch.syspath_prepend(str(tmp_path / "else"))
+    monkeypatch.setattr(environment, "_imported_from", lambda name: MODULE if name in ("IMTCore", "IMTCommand") else tmp_path / "else")
     assert module_folders() == [str(MODULE), str(tmp_path / "else")]
 
 
@@ -668,5 +670,5 @@ def test_nothing_of_slicer_is_imported_by_the_panels_library():
         path.stem for path in (MODULE / "IMTSlicerLib").glob("*.py") if path.stem in ("jobs", "package_folders", "workers")
     )
     code = f"import sys, {', '.join('IMTSlicerLib.' + name for name in names)}\n"
-    code += "sys.exit(bool({'slicer', 'qt', 'vtk', 'ctk', 'torch', 'numpy', 'IMTCore', 'IMTCommand'} & set(sys.modules)))"
+    code += "sys.exit(bool({'slicer', 'qt', 'vtk', 'ctk', 'torch', 'numpy', 'IMTCommand'} & set(sys.modules)))"
     subprocess.run(python(code), cwd=MODULE, check=True, timeout=60)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from IMTCore.errors import BadInput
+from IMTCore.provenance import read_mark, sidecar_path
 
 from ..atlases.atlas_sets import Atlas
 from ..deformations.fields import folds, jacobian
@@ -25,6 +26,8 @@ from .settings import AUTO, RegistrationSettings
 from .weights import LOCAL, Share, WeightPlan
 
 SIMILARITY_MM = 4.0  # standard deviation of the window in which images are compared
+# Of label-free shares. Similarities of two good registrations differ by a few percent, those of a good and a bad one by tens.
+SHARPNESS = 8.0
 
 Tell = Callable[[str], None]  # told the name of a stage that begins
 Session = Callable[[str], EngineSession]  # the engine for a stage: "linear", "deformable" or "continued"
@@ -229,15 +232,26 @@ class Pair:
         return fused
 
     def _label_free(self, share: str, found: dict[str, Transform]) -> list[Any]:
-        """The shares that each modality's own registration earns with its own images."""
-        maps = [self._similarity(m, transform)[0] for m, transform in found.items()]
+        """The shares that each modality's own registration earns by how well it aligns the acquired images.
+
+        A translated image judges nothing: where the translation is wrong, its own registration may fit it perfectly.
+        """
+        maps = []
+        for transform in found.values():
+            maps.append(np.mean([self._similarity(m, transform)[0] for m in self._acquired()], axis=0, dtype=np.float32))
         if share == LOCAL:
-            shares = local_shares(maps, self.subject.geometry, mask=self.subject.inside)
+            shares = local_shares(maps, self.subject.geometry, sharpness=SHARPNESS, mask=self.subject.inside)
             self.result.record["share"] = round(float(shares[0][self.subject.inside].mean()), 4)
             return shares
-        weights = global_shares(maps, mask=self.subject.inside)
+        weights = global_shares(maps, SHARPNESS, mask=self.subject.inside)
         self.result.record["share"] = round(weights[0], 4)
         return weights
+
+    def _acquired(self) -> list[str]:
+        """The modalities of which the subject's image is real."""
+        second = self.settings.second_image
+        real = second is not None and read_mark(sidecar_path(Path(second))).get("synthetic") is not True
+        return list(self.settings.modalities) if real else [self.settings.modality]
 
     def _share_of(self, linear: Transform) -> float:
         """The given modality's label-free share before any deformation: for the channels' weights."""

@@ -18,7 +18,7 @@ ENGINES = ("greedy", "ants", "elastix")
 PRESETS = ("paper", "fast")
 FUSIONS = ("none", "mean", "log", "local", "joint")
 LABEL_METHODS = ("mean", "majority", "staple", "joint")
-DEFAULT_WEIGHT = 0.5
+DEFAULT_WEIGHT = 0.5  # of experiments; `imt register` takes label-free shares by default
 AUTO = "auto"
 CACHE_VARIABLE = "IMT_REGISTER_CACHE"
 
@@ -127,7 +127,7 @@ class RegistrationSettings:
             "local" (mean with weights for each voxel from local similarity), "joint" (one registration with both
             modalities as channels). None is "mean" with a second modality and "none" without.
         weight: the given modality's share, 0 (second only) to 1 (given only); "auto" for label-free shares; or shares
-            for structures. None is 0.5. Of no meaning to "none" and "local", which refuse it.
+            for structures. None is auto (the paper's is a number). Of no meaning to "none" and "local", which refuse it.
         labels: how the atlases' labels become one: mean, majority, staple or joint.
         structures: names or codes of the labels to carry over; none means all.
         dimension: 3, or 2 for slice k of the subject with slice k of the atlas.
@@ -165,7 +165,7 @@ class RegistrationSettings:
         if self.fusion is None:
             object.__setattr__(self, "fusion", "mean" if self.translate_to else "none")
         if self.weight is None and self.fusion in ("mean", "log", "joint"):
-            object.__setattr__(self, "weight", DEFAULT_WEIGHT)
+            object.__setattr__(self, "weight", AUTO)
         if isinstance(self.weight, int) and not isinstance(self.weight, bool):
             object.__setattr__(self, "weight", float(self.weight))
         self._check_choices()
