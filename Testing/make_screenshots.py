@@ -1,8 +1,8 @@
-"""The pictures of the README, drawn by the offscreen harness: the panel in its states, and what the slice views show.
+"""The pictures of the READMEs, drawn by the offscreen harness: the panels in their states, and what the slice views show.
 
 They show the project's own panels with imitated widgets (Testing/harness), not a screen of Slicer.
 
-    python Testing/make_screenshots.py [--output Resources/Images]
+    python Testing/make_screenshots.py [--output Resources/Images] [--only register]
 """
 
 from __future__ import annotations
@@ -10,20 +10,26 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "Testing" / "harness")]
+sys.path[:0] = [str(ROOT / "Testing" / "harness"), str(ROOT / "Testing" / "Slicer")]
 
 import slicer
 
 from slicer_harness import host, views
 
 PANEL = (520, 980)
+REGISTER_PANEL = (520, 1070)
+PHANTOM_MM = 3
+# Outlines in the colours of the tests' phantoms would be grey on grey.
+PHANTOM_LABELS = "code,name,red,green,blue\n1,csf,70,150,255\n2,grey,60,200,90\n7,white,255,190,40\n"
 TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
 TIMEOUT_SECONDS = 600
 VIEW = (360, 400)
@@ -76,21 +82,22 @@ def slices(background, overlay=None) -> list:
     ]
 
 
-def main() -> None:
-    """Draw all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=ROOT / "Resources" / "Images")
-    folder: Path = parser.parse_args().output
-    folder.mkdir(parents=True, exist_ok=True)
-    host.start()
-    t1 = slicer.util.loadVolume(str(icbm_t1()), properties={"name": "T1", "show": False})
-    widget = host.open_module(ROOT / "IMTTranslate" / "IMTTranslate.py", PANEL)
-    ui = widget.ui
+def shots(widget, folder: Path) -> Callable[[str], None]:
+    """A function that takes a picture of a panel under a name."""
 
     def shot(name: str) -> None:
         for _ in range(10):  # layouts settle one level at a time
             slicer.app.processEvents()
         print("wrote", host.screenshot(widget, folder / f"{name}.png"))
+
+    return shot
+
+
+def translate_pictures(folder: Path) -> None:
+    """IMTTranslate: its panel, its results on the template and on the phantom."""
+    t1 = slicer.util.loadVolume(str(icbm_t1()), properties={"name": "T1", "show": False})
+    widget = host.open_module(ROOT / "IMTTranslate" / "IMTTranslate.py", PANEL)
+    ui, shot = widget.ui, shots(widget, folder)
 
     ui.inputSelector.setCurrentNode(t1)
     ui.translateToFLAIRCheckBox.checked = True
@@ -132,6 +139,74 @@ def main() -> None:
     wait_for(lambda: not widget.panel.isRunning())
     shot("panel-error")
     widget.panel.stop()
+    host.close_module(widget)
+
+
+def register_pictures(folder: Path) -> None:
+    """IMTRegister: its panel, and its labels on a phantom; a coarse set, made and registered in about a minute."""
+    import register_fixtures  # imports qt: after the harness has started
+
+    register_fixtures.DOWNSAMPLE = PHANTOM_MM
+    slicer.mrmlScene.Clear(False)
+    widget = host.open_module(register_fixtures.MODULE, REGISTER_PANEL)
+    ui, shot = widget.ui, shots(widget, folder)
+    with tempfile.TemporaryDirectory(prefix="IMT-") as work:
+        os.environ["IMT_REGISTER_CACHE"] = str(Path(work) / "cache")
+        cohort = register_fixtures.write_cohort(Path(work))
+        (cohort.atlases / "labels.csv").write_text(PHANTOM_LABELS, encoding="utf-8")
+        host.choose(ui.inputSelector, cohort.volume("T2", "Phantom T2").GetName())
+        host.choose(ui.translateToComboBox, "T1")
+        poor = shutil.copytree(cohort.atlases, Path(work) / "poor")
+        (poor / "head2" / "T1.nii.gz").unlink()
+        ui.atlasFolderPathLineEdit.currentPath = str(poor)
+        shot("register-error")
+        ui.atlasFolderPathLineEdit.currentPath = str(cohort.atlases)
+        shot("register-idle")
+        ui.applyButton.click()
+        wait_for(lambda: not widget.panel.isRunning() or ui.progressBar.value > 550)
+        shot("register-running")
+        wait_for(lambda: not widget.panel.isRunning())
+        print(ui.statusLabel.text)
+        results = widget.panel._run.results
+        for button in (ui.inputsCollapsibleButton, ui.atlasesCollapsibleButton, ui.registrationCollapsibleButton):
+            button.collapsed = True
+        ui.qualityCollapsibleButton.collapsed = False
+        shot("register-done")
+        widget._parameterNode.referenceSegmentation = cohort.labels("Phantom truth")
+        ui.compareButton.click()
+        wait_for(lambda: "Dice" in ui.scoresLabel.text)
+        shot("register-compared")
+        register_slices(widget, results, folder)
+        widget.panel.stop()
+        host.close_module(widget)
+
+
+def register_slices(widget, results, folder: Path) -> None:
+    """The labels' outlines, and the atlases' agreement, over the input."""
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    widget.ui.outlinesCheckBox.checked = True
+    for number in range(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
+        node = slicer.mrmlScene.GetNthNodeByClass(number, "vtkMRMLSegmentationNode")
+        hierarchy.SetItemDisplayVisibility(hierarchy.GetItemByDataNode(node), int(node is results.segmentationNode))
+    beside(slices(results.inputNode()), folder / "register-outlines.png")
+    results.segmentationNode.GetDisplayNode().SetVisibility(False)
+    beside([picture("Red", "Axial", results.inputNode(), results.agreementNode, title="agreement")], folder / "register-agreement.png")
+
+
+PICTURES = {"translate": translate_pictures, "register": register_pictures}
+
+
+def main() -> None:
+    """Draw all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "Resources" / "Images")
+    parser.add_argument("--only", choices=PICTURES, help="the pictures of one module")
+    values = parser.parse_args()
+    values.output.mkdir(parents=True, exist_ok=True)
+    host.start()
+    for name, draw in PICTURES.items():
+        if values.only in (None, name):
+            draw(values.output)
 
 
 if __name__ == "__main__":

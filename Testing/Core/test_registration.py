@@ -200,8 +200,10 @@ def test_each_structure_is_carried_by_the_fusion_of_its_own_weight(register):
     same = StructureWeights({"grey": 1.0, "3": 1.0}, default=1.0)
     assert np.array_equal(register(weight=same).labels.array, given)
     mixed = register(weight=StructureWeights({"csf": 1.0, "grey": 1.0, "white": 0.0})).labels.array
-    assert dice(mixed, second, 3) > dice(given, second, 3)
-    assert not np.array_equal(mixed, given)
+    contested = (given == 3) != (second == 3)
+    assert ((mixed == 3) == (second == 3))[contested].mean() > 0.6
+    contested = (given == 1) != (second == 1)
+    assert ((mixed == 1) == (given == 1))[contested].mean() > 0.6
 
 
 def test_only_the_chosen_structures_are_carried_over(register):
