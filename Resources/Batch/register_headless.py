@@ -57,7 +57,7 @@ def register_volume(values: argparse.Namespace) -> None:
     result = IMTRegisterLogic().register(
         node,
         values.modality,
-        values.atlases,
+        values.atlases.absolute(),
         translateTo=values.translate_to,
         engine=values.engine,
         preset=values.preset,

@@ -28,6 +28,7 @@ from .weights import LOCAL, Share, WeightPlan
 SIMILARITY_MM = 4.0  # standard deviation of the window in which images are compared
 # Of label-free shares. Similarities of two good registrations differ by a few percent, those of a good and a bad one by tens.
 SHARPNESS = 8.0
+LEAST_SHARE = 0.25  # a registration that earns less is wrong in places: even a little of it moves small structures
 
 Tell = Callable[[str], None]  # told the name of a stage that begins
 Session = Callable[[str], EngineSession]  # the engine for a stage: "linear", "deformable" or "continued"
@@ -244,6 +245,8 @@ class Pair:
             self.result.record["share"] = round(float(shares[0][self.subject.inside].mean()), 4)
             return shares
         weights = global_shares(maps, SHARPNESS, mask=self.subject.inside)
+        if min(weights) < LEAST_SHARE:
+            weights = [float(weight == max(weights)) for weight in weights]
         self.result.record["share"] = round(weights[0], 4)
         return weights
 
