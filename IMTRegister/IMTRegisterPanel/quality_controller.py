@@ -56,6 +56,7 @@ class QualityController:
     def showTable(self, tableNode) -> None:
         """Show a table node; none hides the table."""
         self._ui.atlasTableView.setMRMLTableNode(tableNode)
+        self._ui.atlasTableView.resizeColumnsToContents()
         self._ui.atlasTableView.visible = tableNode is not None
         self._tableID = tableNode.GetID() if tableNode is not None else None
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from IMTCore.errors import BadInput
-from IMTCore.provenance import read_mark, sidecar_path
 
 from ..atlases.atlas_sets import Atlas
 from ..deformations.fields import folds, jacobian
@@ -233,13 +232,11 @@ class Pair:
         return fused
 
     def _label_free(self, share: str, found: dict[str, Transform]) -> list[Any]:
-        """The shares that each modality's own registration earns by how well it aligns the acquired images.
+        """The shares that each modality's own registration earns by how well it aligns the images of the given modality.
 
-        A translated image judges nothing: where the translation is wrong, its own registration may fit it perfectly.
+        By its own images a wrong translation may fit perfectly, and a modality of little contrast well.
         """
-        maps = []
-        for transform in found.values():
-            maps.append(np.mean([self._similarity(m, transform)[0] for m in self._acquired()], axis=0, dtype=np.float32))
+        maps = [self._similarity(self.settings.modality, transform)[0] for transform in found.values()]
         if share == LOCAL:
             shares = local_shares(maps, self.subject.geometry, sharpness=SHARPNESS, mask=self.subject.inside)
             self.result.record["share"] = round(float(shares[0][self.subject.inside].mean()), 4)
@@ -249,12 +246,6 @@ class Pair:
             weights = [float(weight == max(weights)) for weight in weights]
         self.result.record["share"] = round(weights[0], 4)
         return weights
-
-    def _acquired(self) -> list[str]:
-        """The modalities of which the subject's image is real."""
-        second = self.settings.second_image
-        real = second is not None and read_mark(sidecar_path(Path(second))).get("synthetic") is not True
-        return list(self.settings.modalities) if real else [self.settings.modality]
 
     def _share_of(self, linear: Transform) -> float:
         """The given modality's label-free share before any deformation: for the channels' weights."""
