@@ -19,7 +19,7 @@ from IMTCore.progress import Progress, Say, never, quiet
 from IMTCore.provenance import input_sha256, read_mark, sidecar_path
 from IMTCore.volume_io import check_output_path
 
-from .register_command import settings_of
+from .register_settings import settings_of
 
 if TYPE_CHECKING:
     from IMTRegisterLib.atlases.atlas_sets import AtlasSet

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from IMTCore.cases import is_case_folder
@@ -13,9 +12,10 @@ from IMTCore.errors import BadInput
 from IMTCore.progress import Progress, Say
 
 from .progress import ProgressBar, listener
+from .register_settings import settings_of
 
 if TYPE_CHECKING:
-    from IMTRegisterLib.registration.settings import RegistrationSettings
+    pass
 
 
 def run(values: argparse.Namespace) -> int:
@@ -77,33 +77,3 @@ def register_one(values: argparse.Namespace, progress: Progress, say: Say) -> st
         f"{values.output_labels}: {len(result.codes)} labels from {done} of {len(atlas_set.atlases)} atlases "
         f"({settings.engine} {settings.preset}, fusion {settings.fusion}{from_synthetic}), {seconds:.1f} s"
     )
-
-
-def settings_of(values: argparse.Namespace, **changes: object) -> RegistrationSettings:
-    """The settings that the arguments give, with `changes`.
-
-    Raises:
-        BadInput: values out of range, or that contradict each other.
-    """
-    from IMTRegisterLib.registration.settings import RegistrationSettings, default_cache_folder, parse_weight
-
-    given = {
-        "modality": values.modality,
-        "translate_to": values.translate_to,
-        "model": values.model,
-        "second_image": values.second_image,
-        "engine": values.engine,
-        "preset": values.preset,
-        "fusion": values.fusion,
-        "weight": None if values.weight is None else parse_weight(values.weight),
-        "labels": values.labels,
-        "structures": tuple(values.structures),
-        "dimension": values.dimension,
-        "mask": values.mask if values.mask in ("auto", "none") else Path(values.mask),
-        "jobs": values.jobs,
-        "threads": values.threads,
-        "memory_gb": values.memory_gb,
-        "seed": values.seed,
-        "cache": default_cache_folder() if values.cache is None else None if values.cache == "none" else Path(values.cache),
-    }
-    return RegistrationSettings(**{**given, **changes})

@@ -29,8 +29,9 @@ from IMTRegisterLib.registration.cache import RegistrationCache, key_of
 from IMTRegisterLib.registration.inputs import crop_volume, paste, write_head
 from IMTRegisterLib.registration.jobs import plan_jobs
 from IMTRegisterLib.registration.outputs import RegistrationOutputs
+from IMTRegisterLib.registration.run import Registration
 from IMTRegisterLib.registration.settings import RegistrationSettings, StructureWeights, parse_weight
-from IMTRegisterLib.registration.subject import Registration, register_subject
+from IMTRegisterLib.registration.subject import register_subject
 
 CODES = {1: "csf", 2: "grey", 3: "white"}
 LABELS_CSV = "code,name,red,green,blue\n1,csf,30,60,200\n2,grey,130,130,130\n3,white,240,240,240\n"

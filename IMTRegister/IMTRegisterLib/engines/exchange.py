@@ -17,7 +17,7 @@ from IMTCore.volume import Geometry, Volume
 from ..deformations.transforms import Transform, sample_field, voxel_centres, voxel_indices
 
 if TYPE_CHECKING:
-    from .interface import Task
+    from .tasks import Task
 
 SAME_GRID_MM = 1e-2
 HALF_SLICE = 0.5

@@ -16,8 +16,9 @@ from ..atlases.atlas_sets import AtlasSet
 from ..registration.cache import RegistrationCache
 from ..registration.inputs import paste
 from ..registration.labels import RegisteredLabels, combine_labels, read_labels
+from ..registration.run import Registration
 from ..registration.settings import RegistrationSettings
-from ..registration.subject import Registration, begin, make_labels, prepare_subject, register_atlases
+from ..registration.subject import begin, make_labels, prepare_subject, register_atlases
 from ..registration.weights import Share, WeightPlan
 
 

@@ -14,7 +14,7 @@ from IMTCore.label_scores import dice_scores, score_labels
 from ..atlases.atlas_sets import Atlas
 from ..atlases.checks import read_label_map
 from ..atlases.landmarks import Landmarks, landmark_distances, read_landmarks
-from ..registration.subject import Registration
+from ..registration.run import Registration
 from ..registration.weights import Share
 from .cases import short
 

@@ -20,7 +20,7 @@ from .pairs import PairResult
 from .settings import RegistrationSettings
 
 if TYPE_CHECKING:
-    from .subject import Registration
+    from .run import Registration
 
 REPORT_FORMAT = 1
 
