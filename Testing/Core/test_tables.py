@@ -17,6 +17,7 @@ METHODS = {
     "table": {"kind": "table"},
     "RF": {"kind": "forest", "spacing_mm": 8, "trees": 4, "voxels_per_subject": 500},
     "L1": {"kind": "network", "filters": 4, "depth": 4, "size": 32, "adversarial": 0, "learning_rate": 0.002},
+    "RF + L1": {"kind": "mean", "of": ["RF", "L1"]},
 }
 PLAN = {
     "about": "For tests.", "budget_s": 2, "folds": 2, "seed": 0, "common": {"checkpoint_every": 10000},
@@ -53,22 +54,24 @@ def test_a_plan_is_trained_scored_and_shown_and_nothing_is_done_twice(data: Path
     run = ["--config", tmp_path / "plan.json", "--data", data, "--output", tmp_path / "out", "--jobs", 2]
     ended = script("run_tables.py", *run)
     assert ended.returncode == 0, ended.stdout
-    assert "6 fits, 0 finished before" in ended.stdout
+    assert "8 fits, 0 finished before" in ended.stdout
     fits = sorted((tmp_path / "out").glob("*/fold*/*/scores.json"))
     reports = [json.loads(path.read_text(encoding="utf-8")) for path in fits]
-    assert len(reports) == 6
+    assert len(reports) == 8
     for report in reports:
         assert len(report["test"]) == 2 and not set(report["test"]) & set(report["train"])
     tested = {name for report in reports for name in report["test"]}
     assert tested == {f"simulated/template{n:02d}" for n in range(1, 5)}  # each subject once a method
     again = script("run_tables.py", *run)
-    assert again.returncode == 0 and "6 fits, 6 finished before" in again.stdout
+    assert again.returncode == 0 and "8 fits, 8 finished before" in again.stdout
     shown = script("show_tables.py", "--tables", tmp_path / "out", "--pair", "RF", "table")
     assert shown.returncode == 0, shown.stdout
     assert "### PD → T2 (simulated, 4 subjects)" in shown.stdout
     rows = [line.split(" | ")[0].strip("| ") for line in shown.stdout.splitlines() if line.startswith("| ")]
-    assert rows[2:] == ["table", "RF", "L1"]
+    assert rows[2:] == ["table", "RF", "L1", "RF + L1"]
     assert "RF minus table: MAE (0-255)" in shown.stdout
+    of_two = {report["method"]: report["rows"][0]["mae"] for report in reports if report["test"] == reports[0]["test"]}
+    assert of_two["RF + L1"] <= (of_two["RF"] + of_two["L1"]) / 2 + 1e-3  # the error of a mean is at most the mean error
     row = {line.split(" | ")[0].strip("| "): line for line in shown.stdout.splitlines() if line.startswith("| ")}
     assert "24.006" in row["RF"] and "29.089" in row["L1"]  # the paper's PSNR of ADNI, each in its method's row
     assert row["table"].endswith("|  |  |  |")  # of which the paper has none
