@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -25,6 +26,8 @@ def start_session() -> Any:
     from . import host
 
     if not _workdirs:
+        # VTK's observers and Qt's widgets go by their owners; a collection in the midst of a test has crashed in VTK.
+        gc.disable()
         _workdirs.append(tempfile.mkdtemp(prefix="slicer_harness_"))
     return host.start(_workdirs[0])
 

@@ -38,6 +38,15 @@ class _Parameter:
         self.serializer.write(self.node, self.name, value)
 
 
+_callbacks: list[Callable] = []
+
+
+def _kept(callback: Callable) -> Callable:
+    """Keep an observer for good: Python's garbage collector may clear one that only a living node of VTK still knows."""
+    _callbacks.append(callback)
+    return callback
+
+
 class _CachedParameter(_Parameter):
     """Keeps the value, and reads it again when the node changes."""
 
@@ -48,7 +57,7 @@ class _CachedParameter(_Parameter):
         self._value = super().read()
         self._writing = False
         reference = weakref.ref(self)
-        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: reference() and reference()._on_modified())
+        self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, _kept(lambda *_: reference() and reference()._on_modified()))
 
     def __del__(self):
         self.node.RemoveObserver(self._tag)
@@ -131,7 +140,7 @@ class _Methods:
             connector.onChanged(self._from_gui(name, connector))
         # A strong reference would be a circle that runs through VTK, which Python's garbage collector breaks at the wrong place.
         reference = weakref.ref(self)
-        self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: reference() and reference()._to_gui())
+        self.AddObserver(vtk.vtkCommand.ModifiedEvent, _kept(lambda *_: reference() and reference()._to_gui()))
         return tag
 
     def disconnectGui(self, guiTag: int | None) -> None:
