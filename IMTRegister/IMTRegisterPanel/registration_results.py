@@ -235,7 +235,7 @@ class RegistrationResults:
 
 def structuresOf(path: Path) -> list[Structure]:
     """The names, colours and terminology that a colour table gives its codes."""
-    from IMTRegisterLib.atlases.label_names import read_label_names
+    from IMTCore.label_names import read_label_names
 
     names = read_label_names(path).values()
     return [Structure(one.code, one.name, tuple(part / 255 for part in one.colour), one.terminology, one.code) for one in names]

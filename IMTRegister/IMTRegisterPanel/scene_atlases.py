@@ -65,7 +65,7 @@ def writeSceneAtlases(folder: Path, atlases: Sequence[SceneAtlas], modality: str
     :return: the set's folder.
     :raises ValueError: labels that cannot be used. RuntimeError: a file cannot be written.
     """
-    from IMTRegisterLib.atlases.label_names import FILE_NAME, write_label_names
+    from IMTCore.label_names import FILE_NAME, write_label_names
 
     codes = CommonCodes()
     for atlas in atlases:
@@ -122,7 +122,7 @@ class CommonCodes:
 
     def names(self):
         """The `LabelNames` of all codes."""
-        from IMTRegisterLib.atlases.label_names import LabelName, LabelNames
+        from IMTCore.label_names import LabelName, LabelNames
 
         return LabelNames(
             LabelName(one.code, one.name, tuple(round(255 * part) for part in one.colour), one.terminology)
@@ -132,7 +132,7 @@ class CommonCodes:
 
 def landmarkFiles(atlasSet: Path, names: Iterable[str]) -> dict[str, Path]:
     """Atlas name -> its landmark file, of those atlases of a set (folder or CSV) that have one."""
-    from IMTRegisterLib.atlases.label_names import read_rows
+    from IMTCore.label_names import read_rows
     from IMTRegisterLib.atlases.landmarks import landmark_suffix
 
     found: dict[str, Path] = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IMTCore.cases import Case, read_cases
+from IMTCore.derived_outputs import check_replaceable
 from IMTCore.errors import BadInput, Cancelled, ImtError, OutputFailure, SomeCasesFailed
 from IMTCore.files import write_text
 from IMTCore.progress import Progress, Say, never, quiet
@@ -176,6 +177,7 @@ def register_case(job: CaseJob, progress: Progress = quiet, cancelled: Callable[
     Raises:
         Cancelled, OutputFailure: what ends the whole run. All other errors are in the outcome.
     """
+    from IMTRegisterLib.registration.outputs import MADE_BY
     from IMTRegisterLib.registration.subject import register_subject
 
     start = time.perf_counter()
@@ -183,7 +185,7 @@ def register_case(job: CaseJob, progress: Progress = quiet, cancelled: Callable[
     try:
         if is_finished(job):
             return Outcome(job.case, "skipped", round(time.perf_counter() - start, 2), labels, message="was finished before")
-        check_replaceable(job.outputs)
+        check_replaceable((job.outputs.labels, job.outputs.agreement, job.outputs.translated), MADE_BY)
         run = register_subject(job.case.path, job.atlas_set, job.settings, job.outputs, progress, cancelled)
     except (Cancelled, OutputFailure):
         raise
@@ -216,21 +218,6 @@ def is_finished(job: CaseJob) -> bool:
     names = [atlas.name for atlas in job.atlas_set.atlases]
     inverses = {outputs.transform_files(name)[1] for name in names} if outputs.transforms else set()
     return all(path.is_file() for path in outputs.files(names, settings.modalities) if path not in inverses)
-
-
-def check_replaceable(outputs: RegistrationOutputs) -> None:
-    """Refuse to replace labels or images that are not a result of IMT: they may be somebody's work.
-
-    Raises:
-        BadInput: naming the file.
-    """
-    from IMTRegisterLib.registration.outputs import is_registration_mark
-
-    for path in (outputs.labels, outputs.agreement, outputs.translated):
-        if path is not None and path.exists():
-            mark = sidecar_path(path)
-            if not is_registration_mark(mark) and read_mark(mark).get("synthetic") is not True:
-                raise BadInput(f"{path} exists and has no mark of IMT: it may be somebody's work. Choose another output folder.")
 
 
 def _run(values: argparse.Namespace, jobs: list[CaseJob], progress: Progress) -> Iterator[Outcome]:

@@ -38,7 +38,7 @@ from IMTCore.tissues import CLASS_CODES, LABEL_TISSUES, SEQUENCES
 from IMTCore.volume import Volume
 from IMTCore.volume_io import read_volume, write_volume
 from IMTCore.warps import random_stream
-from IMTRegisterLib.atlases.label_names import FILE_NAME, LabelName, LabelNames, write_label_names
+from IMTCore.label_names import FILE_NAME, LabelName, LabelNames, write_label_names
 from IMTRegisterLib.atlases.landmarks import Landmarks, write_landmarks
 from IMTRegisterLib.registration.inputs import crop_geometry
 

@@ -148,7 +148,7 @@ def measure(job: Mapping[str, Any], truth: Path, names: Mapping[int, str]) -> Ru
 
 def subset(atlas_set: Any, count: int, folder: Path) -> Path:
     """A CSV of the first `count` atlases, with its labels.csv."""
-    from IMTRegisterLib.atlases.label_names import write_label_names
+    from IMTCore.label_names import write_label_names
 
     path = folder / f"atlases{count}" / "atlases.csv"
     path.parent.mkdir(exist_ok=True)

@@ -15,11 +15,11 @@ from conftest import rotation_matrix
 from IMTCommand.atlas_arguments import add_arguments
 from IMTCommand.atlas_command import run
 from IMTCore.errors import BadInput, Cancelled, OutputFailure
+from IMTCore.label_names import LabelName, LabelNames, default_names, read_label_names, write_label_names
 from IMTCore.volume import Geometry, Volume
 from IMTCore.volume_io import read_volume, write_volume
 from IMTRegisterLib.atlases.atlas_sets import check_atlas_set, read_atlas_set
 from IMTRegisterLib.atlases.building import build_atlas_set
-from IMTRegisterLib.atlases.label_names import LabelName, LabelNames, default_names, read_label_names, write_label_names
 from IMTRegisterLib.atlases.landmarks import write_landmarks
 
 SHAPE = (8, 10, 9)

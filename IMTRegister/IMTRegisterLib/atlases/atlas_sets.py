@@ -15,11 +15,11 @@ from pathlib import Path
 from IMTCore.cases import SAFE_NAME
 from IMTCore.errors import BadInput
 from IMTCore.files import stem_of
+from IMTCore.label_names import FILE_NAME, LabelNames, default_label, default_names, read_label_names, read_rows
 from IMTCore.progress import Progress, quiet
 from IMTCore.volume_io import image_suffix
 
 from .checks import LABELS, LANDMARKS, SHOWN, AtlasFacts, AtlasFiles, check_atlas, listed, spelling
-from .label_names import FILE_NAME, LabelNames, default_label, default_names, read_label_names, read_rows
 from .landmarks import landmark_suffix
 
 COLUMNS = ("atlas", "modality", "path")

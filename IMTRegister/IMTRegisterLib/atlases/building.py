@@ -13,12 +13,12 @@ import numpy as np
 
 from IMTCore.errors import BadInput, OutputFailure
 from IMTCore.files import describe_write_error, give_usual_mode
+from IMTCore.label_names import FILE_NAME, write_label_names
 from IMTCore.progress import Progress, quiet
 from IMTCore.volume_io import image_suffix, read_volume, save_volume
 
 from .atlas_sets import Atlas, AtlasSet, AtlasSetCheck, check_atlas_set, refuse_problems
 from .checks import LABELS, LANDMARKS
-from .label_names import FILE_NAME, write_label_names
 from .landmarks import landmark_suffix
 
 STORED = ".nii.gz"

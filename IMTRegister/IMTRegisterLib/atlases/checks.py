@@ -11,11 +11,11 @@ import numpy as np
 
 from IMTCore.cases import SAFE_NAME
 from IMTCore.errors import BadInput
+from IMTCore.label_names import FILE_NAME, MAX_CODE, LabelNames
 from IMTCore.volume import Geometry
 from IMTCore.volume_io import read_volume
 
 from ..deformations.transforms import voxel_indices
-from .label_names import FILE_NAME, MAX_CODE, LabelNames
 from .landmarks import read_landmarks
 
 LABELS, LANDMARKS = "labels", "landmarks"

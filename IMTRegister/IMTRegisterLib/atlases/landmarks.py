@@ -17,8 +17,7 @@ import numpy as np
 
 from IMTCore.errors import BadInput
 from IMTCore.files import write_json
-
-from .label_names import read_rows
+from IMTCore.label_names import read_rows
 
 Landmarks = dict[str, np.ndarray]  # name -> (3,) LPS mm
 SUFFIXES = (".mrk.json", ".fcsv", ".json", ".csv")

@@ -12,10 +12,10 @@ import numpy as np
 
 from IMTCore.errors import BadInput
 from IMTCore.files import check_writable, sha256_of, write_json
+from IMTCore.label_names import LabelNames, default_label
 from IMTCore.volume_io import WRITABLE
 
 from ..atlases.atlas_sets import Atlas, AtlasSet, read_atlas_set
-from ..atlases.label_names import LabelNames, default_label
 
 SHOWN_LETTERS = 300  # of an error
 

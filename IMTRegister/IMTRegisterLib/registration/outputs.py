@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from IMTCore.errors import BadInput
-from IMTCore.files import check_writable, sha256_of, stem_of, whole_file
-from IMTCore.provenance import read_mark, sidecar_path
+from IMTCore import derived_outputs
+from IMTCore.derived_outputs import check_outputs, colour_table
+from IMTCore.label_names import FILE_NAME
+from IMTCore.provenance import sidecar_path
 from IMTCore.version import VERSION
-from IMTCore.volume import Volume
-from IMTCore.volume_io import check_output_path, save_volume
 
-from ..atlases.label_names import FILE_NAME, LabelNames, write_label_names
 from ..deformations.transforms import Transform, write_transform
 
 MADE_BY = "imt register"
@@ -75,97 +70,20 @@ class RegistrationOutputs:
             BadInput: an unknown format, an output that is an input or another output, a foreign file in a mark's place.
             OutputFailure: not writable.
         """
-        for image in (self.labels, self.agreement, self.translated):
-            if image is not None:
-                check_output_path(image)
-        taken = {path.resolve() for path in inputs}
-        for path in self.files(atlases, modalities):
-            if path.resolve() in taken:
-                raise BadInput(f"The output {path} is an input or another output: choose another name.")
-            if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
-                raise BadInput(f"The output {path} is an input by another name: choose another.")
-            taken.add(path.resolve())
-        for image in (self.labels, self.agreement, self.translated):
-            if image is not None:
-                check_mark_free(image)
-        for path in self.files(atlases, modalities):
-            check_writable(path)
+        check_outputs(inputs, (self.labels, self.agreement, self.translated), self.files(atlases, modalities), MADE_BY)
 
 
-def colour_table(labels: Path) -> Path:
-    """`<stem>_labels.csv` beside a label volume."""
-    return labels.with_name(f"{stem_of(labels)}_labels.csv")
-
-
-def is_registration_mark(path: Path) -> bool:
-    """Whether a JSON file is a mark of this module's outputs."""
-    return read_mark(path).get("made_by") == MADE_BY
-
-
-def check_mark_free(image: Path) -> None:
-    """Refuse to overwrite a JSON file beside `image` that is not one of IMT's marks.
-
-    Raises:
-        BadInput: naming the file.
-    """
-    path = sidecar_path(image)
-    if path.exists() and not is_registration_mark(path) and read_mark(path).get("synthetic") is not True:
-        raise BadInput(f"{path} exists and is not a mark of IMT: writing {image.name} would overwrite it. Choose another name.")
-
-
-class OutputWriter:
-    """Writes files under temporary names; they get their own together when the block ends well.
-
-    >>> with OutputWriter() as writer:
-    ...     writer.volume(path, volume)
-
-    Raises:
-        OutputFailure: a file cannot be written; then none is left.
-    """
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-
-    def __enter__(self) -> OutputWriter:
-        self._stack.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> bool | None:
-        return self._stack.__exit__(*error)
-
-    def text(self, path: Path, content: str) -> None:
-        """A text in UTF-8."""
-        self._stack.enter_context(whole_file(path)).write_text(content, encoding="utf-8")
-
-    def json(self, path: Path, content: Any) -> None:
-        """Indented JSON."""
-        self.text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+class OutputWriter(derived_outputs.OutputWriter):
+    """Also writes transforms."""
 
     def transform(self, path: Path, transform: Transform) -> None:
         """A transform, as `write_transform`."""
-        write_transform(self._stack.enter_context(whole_file(path)), transform)
-
-    def names(self, path: Path, names: LabelNames) -> None:
-        """A colour table, in the form of an atlas set's `labels.csv`."""
-        write_label_names(self._stack.enter_context(whole_file(path)), names)
-
-    def volume(self, path: Path, volume: Volume, description: str = "", record: dict[str, Any] | None = None) -> None:
-        """A volume, and with `record` its mark. The mark gets its name first: no image is there without one."""
-        temporary = self._stack.enter_context(whole_file(path))
-        save_volume(temporary, volume, description)
-        if record is not None:
-            self.json(sidecar_path(path), {**record, "output": {"name": path.name, "sha256": sha256_of(temporary)}})
+        write_transform(self.temporary(path), transform)
 
 
 def base_record(content: str, derived: bool) -> dict[str, Any]:
     """What every mark of this module begins with; `derived`: a translation took part."""
-    return {
-        "made_by": MADE_BY,
-        "content": content,
-        "notice": NOTICE,
-        "derived_from_synthetic": derived,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
+    return derived_outputs.base_record(MADE_BY, NOTICE, content, derived)
 
 
 def header_line(engine: str, preset: str, fusion: str, derived: bool) -> str:

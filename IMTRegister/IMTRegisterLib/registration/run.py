@@ -10,12 +10,12 @@ from pathlib import Path
 
 from IMTCore.cards import ModelCard
 from IMTCore.errors import ImtError
+from IMTCore.label_names import LabelNames
 from IMTCore.outputs import TranslationResult
 from IMTCore.provenance import read_mark, sidecar_path
 from IMTCore.volume import Volume
 
 from ..atlases.atlas_sets import AtlasSet
-from ..atlases.label_names import LabelNames
 from .inputs import Head
 from .pairs import PairResult
 from .settings import RegistrationSettings

@@ -11,8 +11,7 @@ from typing import Any
 
 from IMTCore.errors import BadInput
 from IMTCore.files import data_folder
-
-from ..atlases.label_names import LabelNames
+from IMTCore.label_names import LabelNames
 
 ENGINES = ("greedy", "ants", "elastix")
 PRESETS = ("paper", "fast")

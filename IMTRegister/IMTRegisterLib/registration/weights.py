@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..atlases.label_names import LabelNames
+from IMTCore.label_names import LabelNames
+
 from .settings import AUTO, RegistrationSettings, StructureWeights
 
 LOCAL = "local"

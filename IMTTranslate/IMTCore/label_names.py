@@ -1,4 +1,4 @@
-"""Names and colours of label codes: `labels.csv` of an atlas set."""
+"""Names and colours of label codes, and their file `labels.csv`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from IMTCore.errors import BadInput
-from IMTCore.files import write_text
+from .errors import BadInput
+from .files import write_text
 
 FILE_NAME = "labels.csv"
 COLUMNS = ("code", "name", "red", "green", "blue", "terminology")
