@@ -467,3 +467,13 @@ def test_weights_come_as_number_auto_or_file(tmp_path):
     for text in ("half", str(tmp_path / "none.json")):
         with pytest.raises(BadInput):
             parse_weight(text)
+
+
+def test_the_atlases_of_an_unfilled_last_round_share_all_cores(monkeypatch):
+    monkeypatch.setattr("IMTRegisterLib.registration.jobs.available_cores", lambda: 4)
+    settings = RegistrationSettings("T2", "T1", memory_gb=100.0, jobs=2)
+    three, four = plan_jobs(settings, 3, 100_000), plan_jobs(settings, 4, 100_000)
+    assert [three.threads_of(n, 3) for n in range(3)] == [2, 2, 4]
+    assert [four.threads_of(n, 4) for n in range(4)] == [2, 2, 2, 2]
+    fixed = plan_jobs(replace(settings, threads=1), 3, 100_000)
+    assert [fixed.threads_of(n, 3) for n in range(3)] == [1, 1, 1]

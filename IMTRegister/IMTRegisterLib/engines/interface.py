@@ -172,8 +172,12 @@ class EngineSession:
             self._process.end()
             self._process = None
 
-    def run(self, task: Task) -> Transform:
+    def run(self, task: Task, settings: Mapping[str, Any] | None = None) -> Transform:
         """Register.
+
+        Args:
+            task: what to register.
+            settings: all settings of the task's stage, for this task alone, instead of the session's.
 
         Returns:
             The transform, fixed -> moving, LPS mm. Of the linear stage a matrix alone; of the deformable one the task's
@@ -192,7 +196,7 @@ class EngineSession:
             folder = process.folder / f"task{self._number}"
             folder.mkdir()
             try:
-                process.send(self._request(task, images, folder))
+                process.send(self._request(task, images, folder, settings or self.settings[task.stage]))
                 answer = process.answer(self._cancelled)
                 self._check(answer)
                 return images.transform(task, answer, process.folder)
@@ -229,6 +233,6 @@ class EngineSession:
         log = f" Its last lines: {' | '.join(lines)}" if lines else ""
         raise EngineFailed(f"{TITLES[self.engine]} failed: {answer['error']}.{log}")
 
-    def _request(self, task: Task, images: TaskImages, folder: Path) -> dict[str, Any]:
+    def _request(self, task: Task, images: TaskImages, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         request = {"id": self._number, "stage": task.stage, "dimension": task.dimension, **images.request(task, folder)}
-        return request | {"seed": task.seed + 1, "threads": self.threads, "settings": self.settings[task.stage]}
+        return request | {"seed": task.seed + 1, "threads": self.threads, "settings": dict(settings)}

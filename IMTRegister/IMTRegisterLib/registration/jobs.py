@@ -13,7 +13,7 @@ from IMTCore.errors import BadInput, Cancelled, ImtError
 from IMTCore.progress import Progress
 
 from ..engines.interface import EngineFailed, EngineSession
-from .pairs import Pair, PairResult, continued_changes
+from .pairs import Pair, PairResult
 from .settings import RegistrationSettings
 
 # Resident memory of an engine process: what it takes with nothing loaded, and bytes for each voxel of the fixed box and
@@ -26,12 +26,23 @@ CHECK_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class JobPlan:
-    """How many atlases are registered at once, with how many threads each, and what a job may take."""
+    """How many atlases are registered at once, with how many threads each, and what a job may take.
+
+    Attributes:
+        last: how many atlases are left for the last round, if they are fewer than the jobs; else 0.
+        last_threads: what each of them gets, so that no core is idle.
+    """
 
     jobs: int
     threads: int
     job_gb: float
     budget_gb: float
+    last: int = 0
+    last_threads: int = 1
+
+    def threads_of(self, number: int, atlases: int) -> int:
+        """The threads for the atlas `number` of so many: known before the run, as some engines' bits depend on it."""
+        return self.last_threads if number >= atlases - self.last else self.threads
 
 
 def job_gigabytes(engine: str, voxels: int, channels: int = 1) -> float:
@@ -57,7 +68,9 @@ def plan_jobs(settings: RegistrationSettings, atlases: int, voxels: int, channel
         )
     jobs = min(settings.jobs or cores, atlases, int(budget // job_gb))
     threads = settings.threads or max(1, cores // jobs)
-    return JobPlan(jobs, threads, job_gb, budget)
+    last = atlases % jobs
+    last_threads = threads if settings.threads or not last else max(threads, min(cores, jobs * threads) // last)
+    return JobPlan(jobs, threads, job_gb, budget, last, last_threads)
 
 
 def available_cores() -> int:
@@ -84,24 +97,25 @@ def free_gigabytes() -> float:
 
 
 class _Engines:
-    """Engine sessions for each thread, started when the thread first needs them."""
+    """An engine session for each thread, started when the thread first needs it, and anew for another number of threads."""
 
-    def __init__(self, settings: RegistrationSettings, threads: int, cancelled: Callable[[], bool]) -> None:
-        self._settings, self._threads, self._cancelled = settings, threads, cancelled
+    def __init__(self, settings: RegistrationSettings, cancelled: Callable[[], bool]) -> None:
+        self._settings, self._cancelled = settings, cancelled
         self._local, self._lock = threading.local(), threading.Lock()
         self._all: list[EngineSession] = []
 
-    def get(self, kind: str) -> EngineSession:
-        """The session for a stage. What is continued has other settings, and so a session of its own."""
-        name = "continued" if kind == "continued" else "usual"
-        session = getattr(self._local, name, None)
-        if session is None:
-            settings = self._settings
-            changes = continued_changes(settings) if kind == "continued" else settings.parameters
-            session = EngineSession(settings.engine, settings.preset, self._threads, changes, cancelled=self._cancelled)
-            setattr(self._local, name, session)
-            with self._lock:
-                self._all.append(session)
+    def get(self, threads: int) -> EngineSession:
+        """This thread's session."""
+        session = getattr(self._local, "session", None)
+        if session is not None and session.threads == threads:
+            return session
+        if session is not None:
+            session.close()
+        settings = self._settings
+        session = EngineSession(settings.engine, settings.preset, threads, settings.parameters, cancelled=self._cancelled)
+        self._local.session = session
+        with self._lock:
+            self._all.append(session)
         return session
 
     def close(self) -> None:
@@ -153,14 +167,14 @@ def run_pairs(
         return stop.is_set() or cancelled()
 
     counter = _Counter(progress, stages * len(pairs), len(pairs))
-    engines = _Engines(settings, plan.threads, stopped)
+    engines = _Engines(settings, stopped)
     results: dict[str, PairResult | ImtError] = {}
 
-    def work(name: str, pair: Pair) -> PairResult | ImtError:
+    def work(number: int, name: str, pair: Pair) -> PairResult | ImtError:
         if stopped():
             raise Cancelled("Cancelled.")
         try:
-            result: PairResult | ImtError = pair.run(engines.get, lambda stage: counter.begin(name, stage))
+            result: PairResult | ImtError = pair.run(lambda: engines.get(plan.threads_of(number, len(pairs))), lambda stage: counter.begin(name, stage))
         except (BadInput, EngineFailed) as error:
             counter.end(name, "failed")
             return error
@@ -169,7 +183,9 @@ def run_pairs(
 
     pool = ThreadPoolExecutor(plan.jobs, thread_name_prefix="imt-register")
     try:
-        waiting: dict[Future[PairResult | ImtError], str] = {pool.submit(work, *item): item[0] for item in pairs.items()}
+        waiting: dict[Future[PairResult | ImtError], str] = {
+            pool.submit(work, number, *item): item[0] for number, item in enumerate(pairs.items())
+        }
         while waiting:
             done, _ = wait(waiting, CHECK_SECONDS, FIRST_COMPLETED)
             for future in done:

@@ -30,7 +30,7 @@ SHARPNESS = 8.0
 LEAST_SHARE = 0.25  # a registration that earns less is wrong in places: even a little of it moves small structures
 
 Tell = Callable[[str], None]  # told the name of a stage that begins
-Session = Callable[[str], EngineSession]  # the engine for a stage: "linear", "deformable" or "continued"
+Session = Callable[[], EngineSession]  # gives the engine
 
 
 @dataclass
@@ -125,7 +125,7 @@ class Pair:
         """Do all stages.
 
         Args:
-            session: gives the engine for a stage; called only if something is not in the cache.
+            session: gives the engine; called only if something is not in the cache.
             tell: told each stage's name as it begins.
 
         Raises:
@@ -179,7 +179,7 @@ class Pair:
             self.result.seconds[name] = record["seconds"]
             return transform
         start = time.perf_counter()
-        transform = session(kind).run(task)
+        transform = session().run(task, self.engine.settings[kind])
         if transform.geometry is not None and transform.geometry.is_close(self.subject.geometry, 1e-2):
             transform = transform.with_displacement(transform.displacement, self.subject.geometry)  # not as a file rounds it
         seconds = round(time.perf_counter() - start, 3)
