@@ -31,6 +31,7 @@ from IMTCore.version import VERSION
 COMMANDS = {
     "translate": "translate a volume, or a folder or CSV of cases, into another modality",
     "register": "carry the labels of atlases over to a volume, or to a folder or CSV of cases",
+    "segment": "segment a volume, or a folder or CSV of cases, with a translated second modality",
     "atlas": "check an atlas set (modalities, labels, grids, names), or build one",
     "experiment": "registration experiments: tables of methods, known transforms, weights by cross-validation",
     "models": "list, show, verify, download, remove or import models",

@@ -9,7 +9,8 @@ from typing import Any
 from IMTCore.errors import BadInput
 from IMTRegisterLib.atlases.atlas_sets import AtlasFacts, AtlasSetCheck, check_atlas_set
 
-from .progress import ProgressBar, listener
+from .progress import close, listener
+from .text_table import columns
 
 
 def run(values: argparse.Namespace) -> int:
@@ -38,8 +39,7 @@ def build(values: argparse.Namespace) -> int:
             values.source, values.output, values.modality, values.labels, values.labels_csv, values.rename, progress
         )
     finally:
-        if isinstance(progress, ProgressBar):
-            progress.close()
+        close(progress)
     if values.progress == "json":
         return 0
     for name, origin in built.origins.items():
@@ -101,9 +101,3 @@ def as_text(checked: AtlasSetCheck) -> str:
     lines += [f"warning: {warning}" for warning in checked.warnings]
     lines += [f"fault: {problem}" for problem in checked.problems]
     return "\n".join(lines)
-
-
-def columns(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as lines, each column as wide as its widest cell."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

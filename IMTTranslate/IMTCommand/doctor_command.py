@@ -58,7 +58,7 @@ def examine() -> list[Check]:
     checks += packages
     checks += [_memory(), _disk()]
     if all(check.state != "bad" for check in packages):
-        checks += [_gpu(), _models(), *_tiny_run()]
+        checks += [_gpu(), _models(), *_segmenters(), *_tiny_run()]
     return checks
 
 
@@ -124,6 +124,22 @@ def _models() -> Check:
     if not ready:
         return Check("models", "bad", f"none found (shipped folder, {user_folder()})", "Reinstall IMT, or: imt models import FILE")
     return Check("models", "good", ", ".join(ready))
+
+
+def _segmenters() -> list[Check]:
+    from .model_finding import has_segmenters
+
+    if not has_segmenters():
+        return []
+    from IMTSegmentLib.segmenter_catalogue import list_segmenters, user_folder
+
+    cards, problems = list_segmenters()
+    ready = [card.name for card in cards if card.weights_path.is_file()]
+    if problems:
+        return [Check("segmenters", "warning", problems[0], "Remove or import that model again.")]
+    if not ready:
+        return [Check("segmenters", "warning", f"none found (shipped folder, {user_folder()})", "Reinstall IMT, or: imt models import FILE")]
+    return [Check("segmenters", "good", ", ".join(ready))]
 
 
 def _tiny_run() -> list[Check]:

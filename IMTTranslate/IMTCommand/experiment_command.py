@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IMTCore.errors import BadInput, SomeCasesFailed
 from IMTCore.progress import Progress, Say
 
-from .progress import ProgressBar, listener
+from .progress import close, listener, speaker
 
 if TYPE_CHECKING:
     from IMTRegisterLib.experiments.methods import Method
@@ -21,22 +20,12 @@ if TYPE_CHECKING:
 def run(values: argparse.Namespace) -> int:
     """Do the experiment that the arguments name."""
     progress = listener(values.progress)
-
-    def close() -> None:
-        if isinstance(progress, ProgressBar):
-            progress.close()
-
-    def say(message: str) -> None:
-        close()
-        print(f"imt: {message}", file=sys.stderr, flush=True)
-        if values.progress == "json":
-            progress("note", 0.0, message)
-
+    say = speaker(progress)
     kinds = {"register-table": register_table, "known-transform": known_transform, "register-weights": register_weights}
     try:
         text, message, failed = kinds[values.kind](values, progress, say)
     finally:
-        close()  # an error's message starts on a line of its own
+        close(progress)  # an error's message starts on a line of its own
     if values.progress == "json":
         progress("done", 1.0, message)
     else:

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from IMTCore.card_checks import NAME_PATTERN
-from IMTCore.cards import ModelCard, read_card
-from IMTCore.catalogue import download, find_card, list_cards, remove, user_folder
+from IMTCore.cards import ModelCard
+from IMTCore.catalogue import download, find_card, remove, user_folder
 from IMTCore.errors import BadInput, BadModel
 from IMTCore.files import whole_file
 
-from .progress import ProgressBar, listener
+from .model_finding import find_model, folder_for, list_models, segments
+from .progress import close, listener
+from .text_table import columns
 
 
 def run(values: argparse.Namespace) -> int:
     """Do the action that the arguments name."""
     actions = {
-        "list": list_models,
+        "list": show_list,
         "show": show,
         "verify": verify,
         "download": fetch,
@@ -30,27 +32,49 @@ def run(values: argparse.Namespace) -> int:
     return actions[values.action](values)
 
 
-def list_models(values: argparse.Namespace) -> int:
+def show_list(values: argparse.Namespace) -> int:
     """Print all models."""
-    cards, problems = list_cards()
+    cards, problems = list_models()
     if values.json:
-        print(json.dumps([card.summary() for card in cards], indent=2))
+        print(json.dumps([{"kind": kind_of(card), **card.summary()} for card in cards], indent=2))
     elif not cards:
         print(f"No models. Import one with: imt models import FILE (it goes into {user_folder()}).")
     else:
-        print(f"{'name':<16} {'from':<6} {'to':<6} {'size':>8}  {'state':<12} licence")
-        for card in cards:
-            weights = card.content["weights"]
-            state = "ready" if card.weights_path.is_file() else "to download" if "url" in weights else "no weights"
-            print(f"{card.name:<16} {card.source:<6} {card.target:<6} {weights['bytes'] / 1e6:>5.1f} MB  {state:<12} {weights['licence']}")
+        print("\n".join(list_lines(cards)))
     for problem in problems:
         print(f"imt: {problem}", file=sys.stderr)
     return 0
 
 
+def kind_of(card: ModelCard) -> str:
+    """What such a model does, in a word."""
+    return "segmentation" if segments(card) else "translation"
+
+
+def list_lines(cards: list[ModelCard]) -> list[str]:
+    """The models as lines for people: those that translate, then those that segment."""
+    lines = []
+    for heading, kind in ((("name", "from", "to"), "translation"), (("name", "from", "segments"), "segmentation")):
+        rows = [(*heading, "size", "state", "licence")]
+        for card in (card for card in cards if kind_of(card) == kind):
+            weights = card.content["weights"]
+            state = "ready" if card.weights_path.is_file() else "to download" if "url" in weights else "no weights"
+            rows.append((card.name, *from_to(card), f"{weights['bytes'] / 1e6:.1f} MB", state, weights["licence"]))
+        lines += ([""] if lines else []) + columns(rows) if len(rows) > 1 else []
+    return lines
+
+
+def from_to(card: ModelCard) -> tuple[str, str]:
+    """What goes in and what comes out."""
+    if not segments(card):
+        return card.source, card.target
+    source = card.source + (f" + {card.second}" if card.second else "")
+    return source, f"{card.task}: {', '.join(entry.name for entry in card.classes.values())}"
+
+
 def show(values: argparse.Namespace) -> int:
     """Print one card."""
-    card = find_card(values.name)
+    card = find_model(values.name)
     if values.json:
         print(json.dumps(card.content, indent=2, ensure_ascii=False))
     else:
@@ -64,23 +88,41 @@ def describe(card: ModelCard) -> list[str]:
     training, weights = content["training"], content["weights"]
     lines = [
         f"{card.name} {content['version']}: {content['title']}",
-        f"  {card.source} -> {card.target}" + (f" (between {', '.join(card.modalities)})" if card.modalities else ""),
+        *(segmenter_lines(card) if segments(card) else translator_lines(card)),
         f"  card      {card.path}",
         f"  weights   {weights['file']}, {weights['bytes'] / 1e6:.1f} MB, SHA-256 {card.sha256}",
         f"  licence   {weights['licence']}",
         f"  network   {content['network']['kind']} {json.dumps(content['network']['arguments'])}",
         f"  slicing   {json.dumps(content['slicing'])}",
-        f"  output    float32, {card.output_range[0]:g} to {card.output_range[1]:g}, background 0",
         f"  trained   {training['date']}",
     ]
     lines += [f"    data    {entry if isinstance(entry, str) else json.dumps(entry, ensure_ascii=False)}" for entry in training["data"]]
     if training.get("held_out"):
         lines.append(f"    held out {', '.join(training['held_out'])}")
-    lines += [f"    measured {line}" for line in describe_metrics(content["metrics"])]
+    scores = describe_overlaps if segments(card) else describe_metrics
+    lines += [f"    measured {line}" for line in scores(content["metrics"])]
     lines.append(f"  use       {content['intended_use']}")
     lines += [f"  limit     {limit}" for limit in content["limits"]]
     lines += [f"  cite      {citation}" for citation in content.get("citations", [])]
     return lines
+
+
+def translator_lines(card: ModelCard) -> list[str]:
+    """What a translation model makes of what."""
+    between = f" (between {', '.join(card.modalities)})" if card.modalities else ""
+    low, high = card.output_range
+    return [f"  {card.source} -> {card.target}{between}", f"  output    float32, {low:g} to {high:g}, background 0"]
+
+
+def segmenter_lines(card: Any) -> list[str]:
+    """What a segmentation model makes of what."""
+    lines = [f"  {' + '.join((card.source, *([card.second] if card.second else [])))} -> {card.task}"]
+    if card.translator is not None:
+        lines.append(f"  second    {card.second}, translated by {card.translator['name']}, or a real one")
+    elif card.second is not None:
+        lines.append(f"  second    {card.second}, real, or translated by a model of your choice")
+    lines.append(f"  channels  {', '.join(card.channels)}")
+    return lines + [f"  label     {code} {entry.name}" for code, entry in card.classes.items()]
 
 
 def describe_metrics(metrics: list[Any]) -> list[str]:
@@ -97,12 +139,22 @@ def describe_metrics(metrics: list[Any]) -> list[str]:
     return lines
 
 
+def describe_overlaps(metrics: list[Any]) -> list[str]:
+    """A segmentation model's scores as lines, one a structure."""
+    numbers = (("dice", "Dice", ".3f"), ("hausdorff_95_mm", "HD95 mm", ".2f"), ("difference_percent", "volume difference %", "+.1f"))
+    lines = []
+    for row in (row for row in metrics if isinstance(row, dict)):
+        scores = [f"{label} {row[key]:{form}}" for key, label, form in numbers if isinstance(row.get(key), int | float)]
+        lines.append(f"{row.get('structure', '?')!s:<16} {', '.join(scores)} ({row.get('subjects', '?')} held-out subjects)")
+    return lines
+
+
 def verify(values: argparse.Namespace) -> int:
     """Load every model as a translation would, and say what is wrong with those that fail."""
     from IMTCore.model_packages import read_weights
 
-    cards, problems = list_cards()
-    chosen = [find_card(name) for name in values.name] or cards
+    cards, problems = list_models()
+    chosen = [find_model(name) for name in values.name] or cards
     found = [("FAILED", None, problem) for problem in problems] if not values.name else []
     for card in chosen:
         if not card.weights_path.exists() and "url" in card.content["weights"] and not values.name:
@@ -135,8 +187,7 @@ def fetch(values: argparse.Namespace) -> int:
     print(f"Downloading {weights['bytes'] / 1e6:.1f} MB from {weights['url'] if 'url' in weights else '?'}; licence: {weights['licence']}", file=sys.stderr)
     progress = listener(values.progress)
     fetched = download(card, progress)
-    if isinstance(progress, ProgressBar):
-        progress.close()
+    close(progress)
     print(f"{card.name}: {fetched.weights_path}")
     return 0
 
@@ -157,9 +208,9 @@ def import_model(values: argparse.Namespace) -> int:
     if not path.is_file():
         raise BadInput(f"{path} does not exist. Check the path.")
     if path.suffix in (".json", ".safetensors"):
-        card = read_card(path.with_suffix(".json"))
+        card = find_model(str(path))
         read_weights(card)
-        folder = user_folder()
+        folder = folder_for(card)
         for source in (card.weights_path, card.path):
             with whole_file(folder / source.name) as temporary:
                 temporary.write_bytes(source.read_bytes())

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 
-from IMTCore.progress import Progress, quiet
+from IMTCore.progress import Progress, Say, quiet
 
 BAR_WIDTH = 30
 
@@ -44,3 +44,29 @@ def listener(kind: str | None) -> Progress:
     if kind is None:
         kind = "bar" if sys.stderr.isatty() else "none"
     return {"bar": ProgressBar(), "json": json_line, "none": quiet}[kind]
+
+
+def speaker(progress: Progress) -> Say:
+    """Says a sentence on standard error; for `--progress json` also as a note among the lines."""
+
+    def say(message: str) -> None:
+        close(progress)
+        print(f"imt: {message}", file=sys.stderr, flush=True)
+        if progress is json_line:
+            progress("note", 0.0, message)
+
+    return say
+
+
+def close(progress: Progress) -> None:
+    """End a bar's line: what follows starts on a line of its own."""
+    if isinstance(progress, ProgressBar):
+        progress.close()
+
+
+def tell_end(progress: Progress, message: str) -> None:
+    """The last word of a command that went well."""
+    if progress is json_line:
+        progress("done", 1.0, message)
+    else:
+        print(message)

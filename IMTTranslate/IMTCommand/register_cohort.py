@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IMTCore.cases import Case, read_cases
 from IMTCore.derived_outputs import check_replaceable
-from IMTCore.errors import BadInput, Cancelled, ImtError, OutputFailure, SomeCasesFailed
-from IMTCore.files import write_text
-from IMTCore.progress import Progress, Say, never, quiet
+from IMTCore.progress import Progress, Say, quiet
 from IMTCore.provenance import input_sha256, read_mark, sidecar_path
 from IMTCore.volume_io import check_output_path
 
+from .cohort import FINISHED, CaseResult, Cohort, check_folder, check_plain_names
 from .register_settings import settings_of
 
 if TYPE_CHECKING:
@@ -27,8 +21,7 @@ if TYPE_CHECKING:
     from IMTRegisterLib.registration.outputs import RegistrationOutputs
     from IMTRegisterLib.registration.settings import RegistrationSettings
 
-SUMMARY = "summary.csv"
-SUMMARY_COLUMNS = ("case", "subject", "session", "modality", "state", "seconds", "output", "atlases", "failed_atlases", "folds", "message")
+CELLS = {"atlases": 0, "failed_atlases": "", "folds": ""}
 LABELS = "labels.nii.gz"
 
 
@@ -42,19 +35,10 @@ class CaseJob:
     settings: RegistrationSettings
     outputs: RegistrationOutputs
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one case ended: done, skipped (was finished before) or failed."""
-
-    case: Case
-    state: str
-    seconds: float
-    output: Path
-    atlases: int = 0
-    failed_atlases: tuple[str, ...] = ()
-    folds: int | None = None
-    message: str = ""
+    @property
+    def output(self) -> Path:
+        """The label volume."""
+        return self.outputs.labels
 
 
 def register_cases(values: argparse.Namespace, progress: Progress, say: Say) -> str:
@@ -70,13 +54,11 @@ def register_cases(values: argparse.Namespace, progress: Progress, say: Say) -> 
     from IMTRegisterLib.registration.subject import atlas_set_sha256
     from IMTRegisterLib.registration.translation import model_for
 
-    folder: Path = values.output_labels
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"{folder} is a file; for many cases --output-labels is a folder.")
-    if values.workers is not None and values.scheduler is not None:
-        raise BadInput("Give --workers for a local cluster or --scheduler for an existing one, not both.")
-    if values.workers is not None and values.workers < 1:
-        raise BadInput(f"The number of workers must be 1 or more, not {values.workers}.")
+    check_folder(values.output_labels, "--output-labels")
+    cohort = Cohort(
+        values.output_labels, register_case, "registered", {"register": (0.0, 1.0)}, CELLS, values.workers, values.scheduler
+    )
+    cohort.check()
     settings = settings_of(values, second_image=None, mask="auto", model=None if values.second_image else values.model)
     check_names(values)
     model_for(settings_of(values, mask="auto"))  # no case could be translated without one
@@ -86,23 +68,7 @@ def register_cases(values: argparse.Namespace, progress: Progress, say: Say) -> 
         say("Warning: " + warning)
     digest = atlas_set_sha256(atlas_set, settings)
     jobs = [CaseJob(case, atlas_set, digest, case_settings(values, case), case_outputs(values, case)) for case in cases]
-    outcomes: list[Outcome] = []
-    try:
-        for outcome in _run(values, jobs, progress):
-            outcomes.append(outcome)
-            if outcome.state == "failed":
-                say(f"{outcome.case.case} failed: {outcome.message}")
-            write_summary(folder, outcomes)
-            progress("cases", len(outcomes) / len(cases), outcome.case.case)
-    except (Cancelled, KeyboardInterrupt):
-        raise Cancelled(f"Cancelled after {len(outcomes)} of {len(cases)} cases; run the same command again to go on.") from None
-    counts = {state: sum(o.state == state for o in outcomes) for state in ("done", "skipped", "failed")}
-    message = (
-        f"{counts['done']} registered, {counts['skipped']} finished before, {counts['failed']} failed; see {folder / SUMMARY}"
-    )
-    if counts["failed"]:
-        raise SomeCasesFailed(message)
-    return message
+    return cohort.run(jobs, progress, say)
 
 
 def check_names(values: argparse.Namespace) -> None:
@@ -120,10 +86,7 @@ def check_names(values: argparse.Namespace) -> None:
         "--second-image": values.second_image,
         "--mask": None if values.mask in ("auto", "none") else Path(values.mask),
     }
-    for option, name in names.items():
-        if name is not None and (len(name.parts) != 1 or name.is_absolute()):
-            what = "beside each case's image" if option in ("--second-image", "--mask") else "in each case's output folder"
-            raise BadInput(f"For many cases {option} is a plain name: it is looked for, or made, {what}.")
+    check_plain_names(names, ("--second-image", "--mask"))
     for name in (values.output_agreement, values.output_translated):
         if name is not None:
             check_output_path(name)
@@ -171,32 +134,23 @@ def case_outputs(values: argparse.Namespace, case: Case) -> RegistrationOutputs:
     )
 
 
-def register_case(job: CaseJob, progress: Progress = quiet, cancelled: Callable[[], bool] = never) -> Outcome:
+def register_case(job: CaseJob, progress: Progress = quiet) -> CaseResult:
     """Register one case, unless it is finished.
 
     Raises:
-        Cancelled, OutputFailure: what ends the whole run. All other errors are in the outcome.
+        ImtError: as `register_subject`.
     """
     from IMTRegisterLib.registration.outputs import MADE_BY
     from IMTRegisterLib.registration.subject import register_subject
 
-    start = time.perf_counter()
-    labels = job.outputs.labels
-    try:
-        if is_finished(job):
-            return Outcome(job.case, "skipped", round(time.perf_counter() - start, 2), labels, message="was finished before")
-        check_replaceable((job.outputs.labels, job.outputs.agreement, job.outputs.translated), MADE_BY)
-        run = register_subject(job.case.path, job.atlas_set, job.settings, job.outputs, progress, cancelled)
-    except (Cancelled, OutputFailure):
-        raise
-    except ImtError as error:
-        return Outcome(job.case, "failed", round(time.perf_counter() - start, 2), labels, message=" ".join(str(error).split()))
-    except Exception as error:  # one broken case must not end the night's run
-        return Outcome(job.case, "failed", round(time.perf_counter() - start, 2), labels, message=f"{type(error).__name__}: {error}")
+    if is_finished(job):
+        return FINISHED
+    check_replaceable((job.outputs.labels, job.outputs.agreement, job.outputs.translated), MADE_BY)
+    run = register_subject(job.case.path, job.atlas_set, job.settings, job.outputs, progress)
     warnings = [warning for warning in run.warnings if warning not in job.atlas_set.warnings]
     folds = sum(result.record["folds"] for result in run.registered.values())
-    seconds = round(time.perf_counter() - start, 2)
-    return Outcome(job.case, "done", seconds, labels, len(run.registered), tuple(run.failed), folds, " ".join(warnings))
+    cells = {"atlases": len(run.registered), "failed_atlases": " ".join(run.failed), "folds": folds}
+    return CaseResult(message=" ".join(warnings), cells=cells)
 
 
 def is_finished(job: CaseJob) -> bool:
@@ -218,79 +172,3 @@ def is_finished(job: CaseJob) -> bool:
     names = [atlas.name for atlas in job.atlas_set.atlases]
     inverses = {outputs.transform_files(name)[1] for name in names} if outputs.transforms else set()
     return all(path.is_file() for path in outputs.files(names, settings.modalities) if path not in inverses)
-
-
-def _run(values: argparse.Namespace, jobs: list[CaseJob], progress: Progress) -> Iterator[Outcome]:
-    if values.workers is None and values.scheduler is None:
-        for number, job in enumerate(jobs):
-
-            def case_progress(stage: str, fraction: float, message: str, number: int = number, name: str = job.case.case) -> None:
-                if stage == "register":
-                    progress("cases", (number + fraction) / len(jobs), f"{name}: {message}")
-
-            yield register_case(job, case_progress)
-        return
-    progress("cases", 0.0, "starting the workers")
-    with _client(values) as client:
-        from dask.distributed import as_completed
-
-        futures = {client.submit(register_case, job, pure=False, retries=0): job for job in jobs}
-        for future in as_completed(futures, loop=client.loop):
-            yield _outcome(future, futures[future])
-
-
-def _outcome(future: Any, job: CaseJob) -> Outcome:
-    try:
-        return future.result()
-    except (Cancelled, OutputFailure):
-        raise
-    except Exception as error:  # a worker that was killed, or that has no IMT
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        return Outcome(job.case, "failed", 0.0, job.outputs.labels, message=message[:500])
-
-
-@contextmanager
-def _client(values: argparse.Namespace) -> Iterator[Any]:
-    """A Dask client of the cluster that the arguments name; a local cluster ends with the block."""
-    try:
-        from dask.distributed import Client, LocalCluster
-    except ImportError as error:
-        raise BadInput('Running cases side by side needs Dask: pip install "dask[distributed]". Or leave --workers and --scheduler out.') from error
-    if values.scheduler is not None:
-        try:
-            client = Client(values.scheduler, timeout="10s", set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise BadInput(f"No Dask scheduler answers at {values.scheduler} ({error}). Check the address.") from error
-        try:
-            yield client
-        finally:
-            client.close()
-        return
-    import logging
-
-    cluster = LocalCluster(
-        n_workers=values.workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard": False},
-        silence_logs=logging.CRITICAL,
-    )
-    try:
-        with Client(cluster, set_as_default=False) as client:
-            yield client
-    finally:
-        cluster.close()
-
-
-def write_summary(folder: Path, outcomes: list[Outcome]) -> None:
-    """Write `summary.csv`, whole or not at all."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(SUMMARY_COLUMNS)
-    for o in sorted(outcomes, key=lambda outcome: outcome.case.case):
-        relative = o.output.relative_to(folder.absolute()).as_posix()
-        first = (o.case.case, o.case.subject, o.case.session, o.case.modality, o.state, o.seconds, relative)
-        writer.writerow((*first, o.atlases, " ".join(o.failed_atlases), "" if o.folds is None else o.folds, o.message))
-    write_text(folder / SUMMARY, text.getvalue())

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from typing import TYPE_CHECKING
 
-from IMTCore.cases import is_case_folder
 from IMTCore.errors import BadInput
 from IMTCore.progress import Progress, Say
 
-from .progress import ProgressBar, listener
+from .cohort import check_no_cluster, holds_cases
+from .progress import close, listener, speaker, tell_end
 from .register_settings import settings_of
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(values: argparse.Namespace) -> int:
@@ -23,28 +18,17 @@ def run(values: argparse.Namespace) -> int:
     if not values.input.exists():
         raise BadInput(f"{values.input} does not exist. Check the path.")
     progress = listener(values.progress)
-
-    def say(message: str) -> None:
-        if isinstance(progress, ProgressBar):
-            progress.close()
-        print(f"imt: {message}", file=sys.stderr, flush=True)
-        if values.progress == "json":
-            progress("note", 0.0, message)
-
+    say = speaker(progress)
     try:
-        if values.input.suffix.lower() == ".csv" or values.input.is_dir() and is_case_folder(values.input):
+        if holds_cases(values.input):
             from .register_cohort import register_cases
 
             message = register_cases(values, progress, say)
         else:
             message = register_one(values, progress, say)
     finally:
-        if isinstance(progress, ProgressBar):
-            progress.close()  # an error's message starts on a line of its own
-    if values.progress == "json":
-        progress("done", 1.0, message)
-    else:
-        print(message)
+        close(progress)  # an error's message starts on a line of its own
+    tell_end(progress, message)
     return 0
 
 
@@ -54,9 +38,7 @@ def register_one(values: argparse.Namespace, progress: Progress, say: Say) -> st
     from IMTRegisterLib.registration.outputs import RegistrationOutputs
     from IMTRegisterLib.registration.subject import register_subject
 
-    for option, value in (("--workers", values.workers), ("--scheduler", values.scheduler)):
-        if value is not None:
-            raise BadInput(f"{option} is for many cases, and {values.input} is one subject. Leave it out.")
+    check_no_cluster(values.input, values.workers, values.scheduler)
     start = time.perf_counter()
     settings = settings_of(values)
     atlas_set = read_atlas_set(values.atlases, settings.modalities)

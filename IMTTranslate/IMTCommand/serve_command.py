@@ -18,9 +18,10 @@ from typing import Any
 
 from IMTCore.errors import BadInput, Cancelled
 
+from .kept_models import kept_segmenters
 from .translate_command import kept_translators
 
-KEPT_TRANSLATORS = 2  # each takes a model's memory
+KEPT_MODELS = 2  # of each kind: each takes a model's memory
 
 
 def run(values: argparse.Namespace) -> int:
@@ -28,7 +29,7 @@ def run(values: argparse.Namespace) -> int:
     if not values.idle > 0:
         raise BadInput(f"--idle is a number of seconds above 0, not {values.idle:g}.")
     requests = read_lines(take_standard_streams())
-    kept_translators.count = KEPT_TRANSLATORS
+    kept_translators.count = kept_segmenters.count = KEPT_MODELS
     while True:
         try:
             line = requests.get(timeout=min(values.idle, threading.TIMEOUT_MAX))

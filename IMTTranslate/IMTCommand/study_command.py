@@ -14,7 +14,7 @@ from IMTCore.errors import BadInput
 from IMTCore.files import whole_file
 from IMTCore.reader_study.trials import STUDY_FILE, read_study
 
-from .progress import ProgressBar, listener
+from .progress import close, listener
 
 
 def run(values: argparse.Namespace) -> int:
@@ -36,8 +36,7 @@ def make(values: argparse.Namespace) -> int:
     try:
         study, notes = make_study(pairs, values.output, options, progress)
     finally:
-        if isinstance(progress, ProgressBar):
-            progress.close()
+        close(progress)
     for note in notes:
         print(f"imt: {note}", file=sys.stderr)
     content = study.content

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .architectures import ARCHITECTURES, Schema
+from .architectures import ARCHITECTURES, Architecture, Schema
 from .errors import BadModel
 from .orientation import PLANES
 
@@ -37,8 +38,8 @@ _TOP: Schema = {
     "citations": ((list,), False),
 }
 # `channel`: which output of a network of several targets is this model's; such models share their weights file.
-_NETWORK = {"kind": ((str,), True), "arguments": ((dict,), True), "channel": ((int,), False)}
-_SLICING: Schema = {
+NETWORK: Schema = {"kind": ((str,), True), "arguments": ((dict,), True), "channel": ((int,), False)}
+SLICING: Schema = {
     "plane": ((str,), True),
     "planes": ((list,), False),
     "mode": ((str,), True),
@@ -47,7 +48,7 @@ _SLICING: Schema = {
     "neighbours_mm": ((list,), False),
 }
 _ACCEPTS = {"extent_mm": ((list,), False), "median": ((list,), False)}
-_WEIGHTS: Schema = {
+WEIGHTS: Schema = {
     "file": ((str,), True),
     "sha256": ((str,), True),
     "bytes": ((int,), True),
@@ -63,11 +64,16 @@ _TRAINING: Schema = {
 }
 
 
-class _Checker:
-    """Checks parts of one card; what is wrong becomes a `BadModel` that names the card."""
+class CardChecker:
+    """Checks parts of one card; what is wrong becomes a `BadModel` that names the card.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: the card's file.
+        architectures: the kinds of network that such a card may name.
+    """
+
+    def __init__(self, path: Path, architectures: Mapping[str, Architecture] = ARCHITECTURES) -> None:
+        self.path, self.architectures = path, architectures
 
     def fail(self, problem: str) -> BadModel:
         """The error for `problem`."""
@@ -96,11 +102,22 @@ class _Checker:
         if any(isinstance(v, bool) or not isinstance(v, int | float) or not low <= v <= high for v in values):
             raise self.fail(f"{where} must hold numbers from {low:g} to {high:g}")
 
+    def header(self, content: dict[str, Any]) -> None:
+        """Format and name of the model, once its keys are checked."""
+        if content["format"] != CARD_FORMAT:
+            raise self.fail(f"its format is {content['format']}, and this version of IMT reads format {CARD_FORMAT}")
+        if not NAME_PATTERN.fullmatch(content["name"]):
+            raise self.fail("name may hold letters, digits and . _ + - only")
+
+    def modality(self, text: str, where: str) -> None:
+        """A modality's name."""
+        if not NAME_PATTERN.fullmatch(text):
+            raise self.fail(f"{where} {text!r} is no modality's name")
+
     def modalities(self, content: dict[str, Any]) -> None:
         """Source, target, and the list of an any-to-any model."""
         for key in ("source", "target"):
-            if not NAME_PATTERN.fullmatch(content[key]):
-                raise self.fail(f"{key} {content[key]!r} is no modality's name")
+            self.modality(content[key], key)
         modalities = content.get("modalities", [])
         if any(not isinstance(m, str) or not NAME_PATTERN.fullmatch(m) for m in modalities):
             raise self.fail("modalities must be names")
@@ -110,20 +127,21 @@ class _Checker:
         if modalities and (len(modalities) < 2 or len(set(modalities)) < len(modalities)):
             raise self.fail("modalities must be two or more, each named once")
 
-    def network(self, network: Any) -> None:
-        """A known kind, with arguments within their bounds."""
-        self.keys(network, _NETWORK, "network.")
-        architecture = ARCHITECTURES.get(network["kind"])
+    def network(self, network: Any, schema: Schema = NETWORK) -> int:
+        """A known kind, with arguments within their bounds; returns the network's stride."""
+        self.keys(network, schema, "network.")
+        architecture = self.architectures.get(network["kind"])
         if architecture is None:
-            raise self.fail(f"network.kind {network['kind']!r} is unknown; this version knows {', '.join(ARCHITECTURES)}")
+            raise self.fail(f"network.kind {network['kind']!r} is unknown; this version knows {', '.join(self.architectures)}")
         self.keys(network["arguments"], architecture.arguments, "network.arguments.")
         problem = architecture.problem(network["arguments"])
         if problem:
             raise self.fail("network.arguments." + problem)
+        return architecture.stride(network["arguments"])
 
-    def slicing(self, slicing: Any, stride: int) -> None:
+    def slicing(self, slicing: Any, stride: int, schema: Schema = SLICING) -> None:
         """Planes, mode, sizes in voxels and mm."""
-        self.keys(slicing, _SLICING, "slicing.")
+        self.keys(slicing, schema, "slicing.")
         if slicing["plane"] not in PLANES or slicing["mode"] not in ("paper", "spatial"):
             raise self.fail("slicing.plane must be axial, coronal or sagittal, and slicing.mode paper or spatial")
         planes = slicing.get("planes", [slicing["plane"]])
@@ -154,24 +172,43 @@ class _Checker:
 
     def intensities(self, content: dict[str, Any]) -> None:
         """Percentile, output range and what the model accepts."""
-        self.numbers([content["percentile"]], 1, "percentile", 50, 100)
+        self.given_intensities(content)
         self.numbers(content["output_range"], 2, "output_range", -1e6, 1e6)
         if content["output_range"][0] != 0 or content["output_range"][1] <= 0:
             raise self.fail("output_range must go from 0, the background, to a positive number")
+
+    def given_intensities(self, content: dict[str, Any]) -> None:
+        """Percentile of the given image, and what the model accepts."""
+        self.numbers([content["percentile"]], 1, "percentile", 50, 100)
         self.keys(content.get("accepts", {}), _ACCEPTS, "accepts.")
         for key, values in content.get("accepts", {}).items():
             self.numbers(values, 2, f"accepts.{key}", 0, 1e4)
 
-    def weights(self, weights: Any) -> None:
+    def weights(self, weights: Any, schema: Schema = WEIGHTS) -> None:
         """The weights file's name, hash and address."""
-        self.keys(weights, _WEIGHTS, "weights.")
+        self.keys(weights, schema, "weights.")
         file = weights["file"]
         if not file.endswith(".safetensors") or not NAME_PATTERN.fullmatch(file.removesuffix(".safetensors")):
             raise self.fail(f"weights.file {file!r} must be the name of a .safetensors file beside the card")
-        if not re.fullmatch(r"[0-9a-fA-F]{64}", weights["sha256"]):
-            raise self.fail("weights.sha256 must be 64 hexadecimal digits")
+        self.sha256(weights["sha256"], "weights.sha256")
         if "url" in weights and not weights["url"].startswith("https://"):
             raise self.fail("weights.url must start with https://")
+
+    def sha256(self, text: str, where: str) -> None:
+        """A SHA-256 in hexadecimal."""
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+            raise self.fail(f"{where} must be 64 hexadecimal digits")
+
+    def documentation(self, content: dict[str, Any]) -> None:
+        """How it was trained, its limits and citations."""
+        self.keys(content["training"], _TRAINING, "training.")
+        for where, lines in (
+            ("limits", content["limits"]),
+            ("citations", content.get("citations", [])),
+            ("training.held_out", content["training"].get("held_out", [])),
+        ):
+            if any(not isinstance(line, str) for line in lines):
+                raise self.fail(f"{where} must hold texts")
 
 
 def check_card(content: Any, path: Path) -> None:
@@ -180,24 +217,12 @@ def check_card(content: Any, path: Path) -> None:
     Raises:
         BadModel: naming `path`, the key and what is wrong with it.
     """
-    checker = _Checker(path)
+    checker = CardChecker(path)
     checker.keys(content, _TOP, "")
-    if content["format"] != CARD_FORMAT:
-        raise checker.fail(f"its format is {content['format']}, and this version of IMT reads format {CARD_FORMAT}")
-    if not NAME_PATTERN.fullmatch(content["name"]):
-        raise checker.fail("name may hold letters, digits and . _ + - only")
+    checker.header(content)
     checker.modalities(content)
-    checker.network(content["network"])
-    network = content["network"]
-    checker.slicing(content["slicing"], ARCHITECTURES[network["kind"]].stride(network["arguments"]))
+    checker.slicing(content["slicing"], checker.network(content["network"]))
     checker.channels(content)
     checker.intensities(content)
     checker.weights(content["weights"])
-    checker.keys(content["training"], _TRAINING, "training.")
-    for where, lines in (
-        ("limits", content["limits"]),
-        ("citations", content.get("citations", [])),
-        ("training.held_out", content["training"].get("held_out", [])),
-    ):
-        if any(not isinstance(line, str) for line in lines):
-            raise checker.fail(f"{where} must hold texts")
+    checker.documentation(content)

@@ -1,9 +1,10 @@
-"""Run a generator over the slices of a prepared volume, in batches, on one device, with a way out of full memory."""
+"""Run a network over the slices of a prepared volume, in batches, on one device, with a way out of full memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,11 +17,90 @@ from .networks import UNetGenerator, dropout_masks
 from .progress import Say, never, quiet
 
 DEFAULT_BATCH = {"cpu": 8, "cuda": 32, "mps": 8}
+Result = TypeVar("Result")
+
+
+class BatchRunner:
+    """What all runners of slices share: batches, and smaller ones, or the CPU, when memory is full.
+
+    Attributes:
+        network: the network, in evaluation mode.
+        device, dtype: where and in which number type it runs.
+        batch: slices at once; halved when the device's memory is full.
+        say: told of every change forced by memory.
+    """
+
+    network: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    batch: int
+    say: Say
+
+    def _place(self) -> None:
+        """Bring the network to the device and its number type; each runner in its own way."""
+
+    def each_batch(
+        self,
+        compute: Callable[[list[int]], Result],
+        slices: list[int],
+        progress: Callable[[int], None] = quiet,
+        cancelled: Callable[[], bool] = never,
+    ) -> Iterator[tuple[list[int], Result]]:
+        """Compute batch by batch, without gradients.
+
+        Args:
+            compute: from the indices of a batch's slices to its result.
+            slices: the indices of all.
+            progress: told how many slices are done.
+            cancelled: asked between batches.
+
+        Yields:
+            The indices of a batch, and its result.
+
+        Raises:
+            Cancelled: if `cancelled` says so. ImtError: if even one slice on the CPU does not fit into memory.
+        """
+        done = 0
+        while done < len(slices):
+            if cancelled():
+                raise Cancelled("Cancelled: nothing was written.")
+            chunk = slices[done : done + self.batch]
+            computed: list[Result] = []
+            try:
+                with torch.inference_mode():
+                    computed.append(compute(chunk))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            if not computed:  # here, since within `except` the error's traceback still holds the tensors
+                self._make_room(len(chunk))
+                continue
+            done += len(chunk)
+            yield chunk, computed.pop()
+            progress(done)
+
+    def _make_room(self, tried: int) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if tried > 1:
+            self.batch = tried // 2
+            self.say(f"The memory of {self.device} is full: the batch is now {self.batch} slices.")
+        elif self.device.type != "cpu":
+            self.say(f"The memory of {self.device} is full even for one slice: the CPU takes over, in fp32 and slower.")
+            self.device, self.dtype, self.batch = torch.device("cpu"), torch.float32, DEFAULT_BATCH["cpu"]
+            self._place()
+        else:
+            raise ImtError("There is not enough memory for a single slice. Close other programs and try again.")
+
+    @property
+    def where(self) -> dict[str, str]:
+        """The device and precision in use, for the sidecar."""
+        return {"device": str(self.device), "precision": precision_name(self.dtype)}
 
 
 @dataclass
-class SliceRunner:
-    """Runs one network; remembers what full memory has taught it.
+class SliceRunner(BatchRunner):
+    """Runs one generator; remembers what full memory has taught it.
 
     Attributes:
         network: the generator, its weights as stored; the runner takes it over, and rearranges a U-Net for a CPU.
@@ -76,25 +156,13 @@ class SliceRunner:
         """
         means: list[np.ndarray] = []
         deviations: list[np.ndarray] = []
-        done = 0
-        with torch.inference_mode():
-            while done < len(slices):
-                if cancelled():
-                    raise Cancelled("Cancelled: nothing was written.")
-                chunk = slices[done : done + self.batch]
-                mean = None
-                try:
-                    mean, deviation = self._translate(inputs(chunk), chunk, samples, dropout)
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                if mean is None:  # here, since within `except` the error's traceback still holds the tensors
-                    self._make_room(len(chunk))
-                    continue
-                means.append(mean)
-                deviations.append(deviation)
-                done += len(chunk)
-                progress(done)
+
+        def compute(chunk: list[int]) -> tuple[np.ndarray, np.ndarray]:
+            return self._translate(inputs(chunk), chunk, samples, dropout)
+
+        for _, (mean, deviation) in self.each_batch(compute, slices, progress, cancelled):
+            means.append(mean)
+            deviations.append(deviation)
         return np.concatenate(means), np.concatenate(deviations) if samples else None
 
     def _translate(self, images: np.ndarray, slices: list[int], samples: int, dropout: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -123,24 +191,6 @@ class SliceRunner:
         half = self.dtype != torch.float32 and not isinstance(self.network, CpuGenerator)
         with torch.autocast(self.device.type, self.dtype if half else torch.bfloat16, enabled=half):
             return function(*arguments)
-
-    def _make_room(self, tried: int) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if tried > 1:
-            self.batch = tried // 2
-            self.say(f"The memory of {self.device} is full: the batch is now {self.batch} slices.")
-        elif self.device.type != "cpu":
-            self.say(f"The memory of {self.device} is full even for one slice: the CPU takes over, in fp32 and slower.")
-            self.device, self.dtype, self.batch = torch.device("cpu"), torch.float32, DEFAULT_BATCH["cpu"]
-            self._place()
-        else:
-            raise ImtError("There is not enough memory for a single slice. Close other programs and try again.")
-
-    @property
-    def where(self) -> dict[str, str]:
-        """The device and precision in use, for the sidecar."""
-        return {"device": str(self.device), "precision": precision_name(self.dtype)}
 
 
 @dataclass

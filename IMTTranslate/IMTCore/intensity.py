@@ -76,7 +76,7 @@ def normalisation_of(array: np.ndarray, percentile: float = 99.5) -> Normalisati
     background = background_value(array)
     foreground = array[foreground_mask(array, background)].astype(np.float64)
     if foreground.size == 0:
-        raise BadInput("The volume is all background: there is nothing to translate.")
+        raise BadInput("The volume is all background: it shows nothing.")
     floor, top = (float(v) for v in np.percentile(foreground, [0.5, percentile]))
     padding = background is not None and background < 0 and floor - background > top - floor
     low = floor if background is None or background > floor or padding else background

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from .weights_file import read_weights_file
 MAX_HEADER_BYTES = 1 << 20  # safetensors' own limit is 100 MB; a U-Net needs a few kB
 ALLOWED_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 INDEX_DTYPES = {"I16": torch.int16, "I32": torch.int32}  # of a forest's tables, each as the network has it
+Card = TypeVar("Card", bound=ModelCard)
 
 
 def load_network(card: ModelCard, content: bytes | None = None, as_stored: bool = False) -> nn.Module:
@@ -110,8 +112,14 @@ def _check_keys(header: dict[str, Any], expected: dict[str, Tensor], fail: Any) 
 
 
 def save_package(
-    folder: Path, card: dict[str, Any], network: nn.Module, dtype: torch.dtype = torch.float16, stem: str = ""
-) -> ModelCard:
+    folder: Path,
+    card: dict[str, Any],
+    network: nn.Module,
+    dtype: torch.dtype = torch.float16,
+    stem: str = "",
+    check: Callable[[Any, Path], None] = check_card,
+    read: Callable[[Path], Card] = read_card,
+) -> Card:
     """Write a package: the weights in `dtype` (tables of whole numbers as they are), and the card with their file, size and hash filled in.
 
     Args:
@@ -119,6 +127,7 @@ def save_package(
         card: the card's content; `weights` needs only the licence (and a URL, if there is one).
         network: the trained network.
         stem: the weights' file name, if it is not the card's (models that share their weights).
+        check, read: of this kind of card; by default a translation model's.
 
     Raises:
         BadModel: if the card is not valid (nothing is written) or a weight does not fit `dtype`.
@@ -137,10 +146,10 @@ def save_package(
     weights = {"file": f"{stem or name}.safetensors", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     card = {**card, "weights": {**weights, **{k: v for k, v in card["weights"].items() if k not in weights}}}
     card_path = Path(folder) / f"{name}.json"
-    check_card(card, card_path)
+    check(card, card_path)
     with ExitStack() as stack:  # the card is renamed last: no card without its weights
         card_file = stack.enter_context(whole_file(card_path))
         weights_file = stack.enter_context(whole_file(Path(folder) / weights["file"]))
         card_file.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         weights_file.write_bytes(content)
-    return read_card(card_path)
+    return read(card_path)

@@ -19,12 +19,28 @@ MIN_IN_PLANE_VOXELS = 8
 DEFAULT_EXTENT_MM = (20.0, 400.0)
 
 
-def check_possible(volume: Volume, card: ModelCard) -> None:
+def check_many_values(volume: Volume) -> None:
+    """Refuse a mask or a label map in an image's place.
+
+    Raises:
+        BadInput: fewer than 10 different values.
+    """
+    values = volume.array.ravel()
+    some = values if values.size <= 200_000 else values[:: values.size // 200_000]
+    if np.unique(some).size < MIN_DISTINCT_VALUES and np.unique(values).size < MIN_DISTINCT_VALUES:
+        raise BadInput(
+            f"{volume.name} has fewer than {MIN_DISTINCT_VALUES} different values: it looks like a mask or a label map, "
+            "not an MR image. Choose the image itself."
+        )
+
+
+def check_possible(volume: Volume, card: ModelCard, verb: str = "translate") -> None:
     """Check size and histogram of an input, before it is prepared: a wrong voxel size would ask for endless memory.
 
     Args:
         volume: the input.
         card: the card; its `accepts` may hold `extent_mm` (smallest and largest in-plane extent of the head).
+        verb: what the model does, for the messages: "translate" or "segment".
 
     Raises:
         BadInput: too few voxels in the slicing plane, a head of impossible size, or the histogram of a label map.
@@ -38,13 +54,7 @@ def check_possible(volume: Volume, card: ModelCard) -> None:
             f"{volume.name} has only {columns} × {rows} voxels in the {plane} plane, in which model {card.name} works. "
             f"Give a volume, or a slice, of {plane} orientation."
         )
-    values = volume.array.ravel()
-    if np.unique(values if values.size <= 200_000 else values[:: values.size // 200_000]).size < MIN_DISTINCT_VALUES:
-        if np.unique(values).size < MIN_DISTINCT_VALUES:
-            raise BadInput(
-                f"{volume.name} has fewer than {MIN_DISTINCT_VALUES} different values: it looks like a mask or a label map, "
-                "not an MR image. Choose the image itself."
-            )
+    check_many_values(volume)
     foreground = foreground_mask(array, background_value(array))
     _, spacing_j, spacing_i = axes.spacing_kji(volume.geometry)
     seen = np.flatnonzero(foreground.any(axis=(0, 2))), np.flatnonzero(foreground.any(axis=(0, 1)))
@@ -53,11 +63,13 @@ def check_possible(volume: Volume, card: ModelCard) -> None:
     if min(extents) < least or max(extents) > most:
         raise BadInput(
             f"What {volume.name} shows is {extents[1]:.0f} × {extents[0]:.0f} mm in the {plane} plane; a head that model {card.name} "
-            f"can translate measures {least:g} to {most:g} mm. Check the voxel size ({', '.join(f'{s:g}' for s in volume.geometry.spacing_mm)} mm)."
+            f"can {verb} measures {least:g} to {most:g} mm. Check the voxel size ({', '.join(f'{s:g}' for s in volume.geometry.spacing_mm)} mm)."
         )
 
 
-def check_modality(volume: Volume, card: ModelCard, settings: TranslationSettings) -> list[str]:
+def check_modality(
+    volume: Volume, card: ModelCard, settings: TranslationSettings, verb: str = "translate", modality: str | None = None
+) -> list[str]:
     """Check that the image shows the model's source, before any time is spent on it.
 
     Args:
@@ -65,6 +77,8 @@ def check_modality(volume: Volume, card: ModelCard, settings: TranslationSetting
         card: the card.
         settings: their `source` is what an any-to-any model is to translate; without `check_modality` nothing is
             refused for its modality.
+        verb: as in `check_possible`.
+        modality: what the image is to show, where that is not the source.
 
     Returns:
         A warning in words for the user, if the image may show another modality.
@@ -72,8 +86,8 @@ def check_modality(volume: Volume, card: ModelCard, settings: TranslationSetting
     Raises:
         BadInput: if the image surely shows another modality.
     """
-    source = card.source if settings.source is None or not card.modalities else settings.source
-    other = _other_modality(volume, card, source, settings.check_modality)
+    source = card.source if not card.modalities or settings.source is None else settings.source
+    other = _other_modality(volume, card, modality or source, settings.check_modality, verb)
     return [other] if other else []
 
 
@@ -108,7 +122,24 @@ def check_histogram(volume: Volume, prepared: PreparedVolume, card: ModelCard) -
     return []
 
 
-def _other_modality(volume: Volume, card: ModelCard, source: str, refuse: bool) -> str | None:
+def doubt_of_modality(volume: Volume, modality: str) -> str | None:
+    """A warning if the image surely shows another modality than it is said to, for uses that do not depend on a model.
+
+    Args:
+        volume: a scalar image of a head, array [k, j, i].
+        modality: such as "T2"; one that is not recognised is never doubted.
+    """
+    named = guess_from_text(modality)
+    wanted = "T1" if named == "T1C" else named
+    if wanted is None:
+        return None
+    guess = guess_modality(volume)
+    if not guess.is_sure_not(wanted):
+        return None
+    return f"{volume.name} looks like a {guess.modality} image, but is said to be {modality}. Check that it is a {modality} image."
+
+
+def _other_modality(volume: Volume, card: ModelCard, source: str, refuse: bool, verb: str) -> str | None:
     """A warning if the image looks like another modality than `source`; BadInput if it surely is one and `refuse` says so."""
     named = guess_from_text(source)
     wanted = "T1" if named == "T1C" else named
@@ -119,13 +150,14 @@ def _other_modality(volume: Volume, card: ModelCard, source: str, refuse: bool) 
         return None
     if not guess.is_sure_not(wanted):
         return (
-            f"{volume.name} may be a {guess.modality} image ({guess.probabilities[guess.modality]:.0%} likely), but model {card.name} translates {source} "
+            f"{volume.name} may be a {guess.modality} image ({guess.probabilities[guess.modality]:.0%} likely), but model {card.name} {verb}s {source} "
             f"images. Check that it is a {source} image."
         )
-    finding = f"{volume.name} looks like a {guess.modality} image, but model {card.name} translates {source} images"
+    finding = f"{volume.name} looks like a {guess.modality} image, but model {card.name} {verb}s {source} images"
     if refuse:
         raise BadInput(
             f"{finding}. Choose another model; if it is certain that this is a {source} image, "
             "leave the check of the modality out (--no-modality-check)."
         )
-    return f"{finding}. It was translated all the same, as the check of the modality was left out."
+    past = verb + ("d" if verb.endswith("e") else "ed")
+    return f"{finding}. It was {past} all the same, as the check of the modality was left out."

@@ -102,7 +102,7 @@ def head_box(head: np.ndarray, margin: int = 2) -> tuple[int, int, int, int]:
     rows = np.flatnonzero(head.any(axis=(0, 2)))
     columns = np.flatnonzero(head.any(axis=(0, 1)))
     if rows.size == 0:
-        raise BadInput("The volume is all background: there is nothing to translate.")
+        raise BadInput("The volume is all background: it shows nothing.")
     _, n_rows, n_columns = head.shape
     return (
         max(int(rows[0]) - margin, 0),

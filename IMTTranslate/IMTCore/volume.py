@@ -137,4 +137,4 @@ def check_image(volume: Volume, constant: bool = False) -> None:
                 f"{name} has {bad} voxels that are NaN or infinite. Replace them first, for example by the background value."
             )
     if not constant and array.min() == array.max():
-        raise BadInput(f"{name} is constant (every voxel is {array.flat[0]:g}): there is nothing to translate. Choose another image.")
+        raise BadInput(f"{name} is constant (every voxel is {array.flat[0]:g}): it shows nothing. Choose another image.")

@@ -477,3 +477,12 @@ def test_the_atlases_of_an_unfilled_last_round_share_all_cores(monkeypatch):
     assert [four.threads_of(n, 4) for n in range(4)] == [2, 2, 2, 2]
     fixed = plan_jobs(replace(settings, threads=1), 3, 100_000)
     assert [fixed.threads_of(n, 3) for n in range(3)] == [1, 1, 1]
+
+
+def test_a_label_map_is_refused_in_the_subjects_and_the_second_images_place(cohort, tmp_path):
+    labels, outputs = cohort.subject.with_name("labels.nii.gz"), RegistrationOutputs(tmp_path / "labels.nii.gz")
+    for subject, changes in ((labels, {}), (cohort.subject, {"translate_to": "T1", "second_image": labels})):
+        settings = RegistrationSettings("T2", **changes)
+        with pytest.raises(BadInput, match="label map"):
+            register_subject(subject, read_atlas_set(cohort.atlases, settings.modalities), settings, outputs)
+    assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ import numpy as np
 from IMTCore.cards import ModelCard
 from IMTCore.errors import BadInput, Cancelled, ImtError
 from IMTCore.files import sha256_of
+from IMTCore.plausibility import check_many_values, doubt_of_modality
 from IMTCore.progress import Progress, Say, never, quiet
 from IMTCore.provenance import input_sha256
 from IMTCore.volume_io import read_volume
@@ -143,9 +144,12 @@ def begin(path: Path, atlas_set: AtlasSet, settings: RegistrationSettings, progr
     progress("read", 0.0, path.name)
     start = time.perf_counter()
     subject, digest = read_volume(path), input_sha256(path)
+    check_many_values(subject)
     identity = run_identity(digest, atlas_set_sha256(atlas_set, settings), settings, card)
     run = Registration(path, atlas_set, settings, plan, codes, card, subject, digest, identity)
     run.warnings += atlas_set.warnings
+    doubt = doubt_of_modality(subject, settings.modality)
+    run.warnings += [doubt] if doubt else []
     run.seconds["read"] = round(time.perf_counter() - start, 3)
     return run
 

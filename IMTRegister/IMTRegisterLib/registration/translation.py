@@ -12,6 +12,7 @@ from IMTCore.cards import ModelCard
 from IMTCore.catalogue import find_card, list_cards
 from IMTCore.errors import BadInput, BadModel
 from IMTCore.outputs import TranslationResult
+from IMTCore.plausibility import check_many_values
 from IMTCore.progress import Progress, Say, never, quiet
 from IMTCore.provenance import volume_sha256
 from IMTCore.settings import TranslationSettings
@@ -105,6 +106,7 @@ def real_second_image(path: Path, subject: Volume) -> tuple[Volume, list[str]]:
     from ..deformations.transforms import Transform
 
     volume = read_volume(path)
+    check_many_values(volume)
     if volume.geometry.is_close(subject.geometry, 1e-2):
         return Volume(volume.array.astype(np.float32), subject.geometry, volume.name), []
     resampled = warp_image(volume, Transform(), subject.geometry)
