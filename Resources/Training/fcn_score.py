@@ -23,12 +23,15 @@ os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "IMTTranslate"))
 
 import numpy as np
-import torch
 
 from datasets import LAYOUTS, Subject, find_subjects
 from fcn_scoring import Folder, Model, score_subjects
-from fcn_training import LABEL_CLASSES, STRIDE, Config, Trainer, load_example, train
 from segmentation_scores import REAL, as_csv, as_markdown, summarise
+from segmenter_arguments import SegmenterRunOptions
+from segmenter_config import LABEL_CLASSES, SegmenterConfig, check_classes
+from segmenter_data import load_examples
+from segmenter_run import SegmenterRun
+from segmenter_trainer import SegmenterTrainer
 from unseen_subjects import check_unseen
 
 from IMTCore.catalogue import find_card, list_cards
@@ -42,9 +45,9 @@ from IMTCore.translation import Translator
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line; what concerns the scorer becomes its Config."""
+    """The command line; what concerns the scorer becomes its SegmenterConfig."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    defaults = Config("", "", "", (), ())
+    defaults = SegmenterConfig("", "", "", (), ())
     add = parser.add_argument
     add("--data", required=True, help="folder of the data sets")
     add("--layout", default="folders", choices=list(LAYOUTS))
@@ -60,8 +63,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--stages", nargs="+", choices=VARIANTS, default=defaults.stages, help="trained one after the other")
     add("--skip-scaling", action="store_true", help="pool4 x 0.01 and pool3 x 0.0001, for a single stage (all at once)")
     add("--vgg", default="", metavar="FILE", help="VGG-16 weights: safetensors or a torchvision state dictionary")
+    add("--plane", choices=["axial", "coronal", "sagittal"], default=defaults.planes[0])
     for name, choices in (
-        ("plane", ["axial", "coronal", "sagittal"]),
         ("mode", ["paper", "spatial"]),
         ("optimiser", ["sgd", "adam"]),
         ("class_weights", ["none", "median"]),
@@ -79,27 +82,16 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def config_of(values: argparse.Namespace) -> Config:
-    """The scorer's experiment. BadInput: unknown labels, malformed classes, stages or numbers."""
+def config_of(values: argparse.Namespace) -> SegmenterConfig:
+    """The scorer's training: an FCN on the target image alone. BadInput: unknown labels, malformed classes, stages or numbers."""
     classes = values.classes or LABEL_CLASSES.get(values.labels)
     if not classes:
         raise BadInput(f"The classes of {values.labels!r} are not known: give them with --classes NAME=CODES.")
-    for entry in classes:
-        name, _, codes = entry.partition("=")
-        if not name or not all(code.isdigit() for code in codes.split(",")):
-            raise BadInput(f"--classes {entry!r} is not NAME=CODES with whole numbers, such as wm=3 or tumour=1,2,4.")
-    taken = {name: getattr(values, name) for name in Config.__dataclass_fields__ if name != "classes"}
-    taken = {name: tuple(value) if isinstance(value, list) else value for name, value in taken.items()}
-    config = Config(classes=tuple(classes), **taken)
-    if min(config.steps, config.batch, values.checkpoint_every) < 1 or config.size % STRIDE:
-        raise BadInput(f"--steps, --batch and --checkpoint-every must be 1 or more, and --size a multiple of {STRIDE}.")
-    if "".join(config.stages) not in "".join(VARIANTS):
-        raise BadInput(f"--stages must follow each other: {', '.join(VARIANTS)}.")
-    try:
-        with torch.device("meta"):
-            config.network(config.stages[0])
-    except ValueError as error:
-        raise BadInput(f"There is no such FCN: {error}.") from error
+    check_classes(tuple(classes))
+    taken = {name: getattr(values, name) for name in SegmenterConfig.__dataclass_fields__ if hasattr(values, name)}
+    taken |= {"classes": classes, "given": values.target, "planes": [values.plane]}
+    config = SegmenterConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in taken.items()})
+    config.check()
     return config
 
 
@@ -157,21 +149,21 @@ def kinds_of(values: argparse.Namespace, tests: list[Subject]) -> dict[str, Fold
     return kinds
 
 
-def report(trainer: Trainer, rows: list[dict], output: Path) -> None:
+def report(trainer: SegmenterTrainer, rows: list[dict], output: Path) -> None:
     """Write scores.csv, table.md and summary.json, and print the table. OutputFailure: one cannot be written."""
     config, table = trainer.config, summarise(rows)
     subjects = len({row["subject"] for row in rows})
     text = (
-        f"FCN-score, {config.target}, {config.labels}: means over {subjects} held-out subjects. Scorer: FCN-{config.stages[-1]}, "
+        f"FCN-score, {config.given}, {config.labels}: means over {subjects} held-out subjects. Scorer: FCN-{config.stages[-1]}, "
         f"width {config.width:g}, initial weights {trainer.initial}, {trainer.step} steps of {config.batch} slices from "
-        f"{len(trainer.examples)} subjects. Accuracy and Dice over all voxels of the slices that hold a part of the image.\n\n"
+        f"{len(trainer.subjects)} subjects. Accuracy and Dice over all voxels of the slices that hold a part of the image.\n\n"
     )
     write_text(output / "scores.csv", as_csv(rows))
-    write_text(output / "table.md", text + as_markdown(table, config.target))
+    write_text(output / "table.md", text + as_markdown(table, config.given))
     known = [{k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()} for row in table]
     test = sorted({row["subject"] for row in rows})
     write_json(output / "summary.json", {"test": test, "initial_weights": trainer.initial, "summary": known})
-    print(text + as_markdown(table, config.target), end="")
+    print(text + as_markdown(table, config.given), end="")
 
 
 def run(values: argparse.Namespace) -> None:
@@ -180,17 +172,17 @@ def run(values: argparse.Namespace) -> None:
     learning, tests = split(values)
     kinds = kinds_of(values, tests)
     check_writable(output / "checkpoint.pt")
-    trainer = Trainer(config, [load_example(subject, config) for subject in learning], choose_device(values.device))
+    trainer = SegmenterTrainer(config, load_examples(learning, config), choose_device(values.device))
     checkpoint = output / "checkpoint.pt"
     if checkpoint.exists():
         trainer.load(checkpoint)
         print(f"resumed at step {trainer.step}", flush=True)
     else:
-        trainer.start()
+        trainer.start(lambda text: print(text, flush=True))
     command = [*sys.argv[:1], *(values.arguments or sys.argv[1:])]
     subjects = {"subjects": [s.name for s in learning], "test": [s.name for s in tests]}
     write_json(output / "config.json", {**asdict(config), **subjects, "initial_weights": trainer.initial, "command": command})
-    train(trainer, output, values.checkpoint_every, values.stop_at)
+    SegmenterRun(trainer, SegmenterRunOptions(output, values.stop_at, values.device)).run()
     if trainer.step < config.total_steps:
         print(f"stopped at step {trainer.step} of {config.total_steps}: run the same command again to go on")
         return

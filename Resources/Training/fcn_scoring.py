@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from torch import nn
 
 from datasets import Subject, check_same_grid
-from fcn_training import Trainer, read_labelled
 from segmentation_scores import REAL, segmentation_scores
+from segmenter_data import prepare_subject
+from segmenter_trainer import SegmenterTrainer
+from segmenter_validation import probabilities_of
 
 from IMTCore.errors import BadInput
-from IMTCore.fcn import FCN
 from IMTCore.intensity import Normalisation, background_value, foreground_mask, normalisation_of
 from IMTCore.preparation import PreparedVolume
 from IMTCore.provenance import read_mark, sidecar_path
@@ -83,7 +84,7 @@ def network_images(image: Volume, real: PreparedVolume, top: float | None) -> np
     return real.grid.to_network(normalised)
 
 
-def segment(network: FCN, images: np.ndarray, real: PreparedVolume, device: torch.device) -> np.ndarray:
+def segment(network: nn.Module, images: np.ndarray, real: PreparedVolume) -> np.ndarray:
     """The likeliest class of each voxel of the slices that hold a part of the real image.
 
     Args:
@@ -93,29 +94,28 @@ def segment(network: FCN, images: np.ndarray, real: PreparedVolume, device: torc
         [slices, j, i] uint8 on the volume's own grid, in the slices' orientation; background beyond the head's box.
     """
     slices, found = np.flatnonzero(real.filled), []
-    with torch.inference_mode():
-        for start in range(0, len(slices), SCORING_BATCH):
-            batch = torch.from_numpy(images[slices[start : start + SCORING_BATCH]]).float()[:, None].to(device)
-            shares = network(batch).softmax(1).cpu().numpy()
-            shape = real.foreground.shape[1:]
-            planes = [real.grid.from_network(shares[:, c], shape, float(c == 0)) for c in range(shares.shape[1])]
-            found.append(np.argmax(planes, axis=0).astype(np.uint8))
+    for start in range(0, len(slices), SCORING_BATCH):
+        shares = probabilities_of(network, images[slices[start : start + SCORING_BATCH]][:, None])
+        shape = real.foreground.shape[1:]
+        planes = [real.grid.from_network(shares[:, c], shape, float(c == 0)) for c in range(shares.shape[1])]
+        found.append(np.argmax(planes, axis=0).astype(np.uint8))
     return np.concatenate(found)
 
 
-def score_subjects(trainer: Trainer, subjects: list[Subject], kinds: dict[str, Folder | Model]) -> Iterator[dict]:
+def score_subjects(trainer: SegmenterTrainer, subjects: list[Subject], kinds: dict[str, Folder | Model]) -> Iterator[dict]:
     """Rows of scores: for each subject that of the real image ("real"), then those of each kind of synthetic one."""
     config = trainer.config
     network = trainer.network.eval()
     for subject in subjects:
-        volume, real, classes = read_labelled(subject, config)
+        (prepared,) = prepare_subject(subject, config)
+        volume, real = prepared.given, prepared.views[0]
         images = {REAL: real.images}
         for label, kind in kinds.items():
             synthetic, top = kind.image(subject)
-            check_same_grid(subject, {config.target: volume, f"{label}'s synthetic {config.target}": synthetic})
+            check_same_grid(subject, {config.given: volume, f"{label}'s synthetic {config.given}": synthetic})
             images[label] = network_images(synthetic, real, top)
-        truth = classes[real.filled]
+        truth = real.axes.apply(prepared.classes)[real.filled]
         for label, slices in images.items():
-            scores = segmentation_scores(truth, segment(network, slices, real, trainer.device), config.names)
+            scores = segmentation_scores(truth, segment(network, slices, real), config.names)
             print(f"{subject.name:<32} {label:<20} " + "  ".join(f"{k} {v:.3f}" for k, v in scores.items()), flush=True)
             yield {"subject": subject.name, "images": label, **scores}

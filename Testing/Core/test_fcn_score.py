@@ -25,8 +25,9 @@ sys.path.insert(0, str(TRAINING))
 
 import fcn_score
 from datasets import find_subjects
-from fcn_training import Config, class_map, load_example
 from segmentation_scores import as_csv, as_markdown, segmentation_scores, summarise
+from segmenter_config import SegmenterConfig
+from segmenter_data import class_map, load_examples
 from unseen_subjects import check_unseen
 
 SHAPE, SPACING = (12, 60, 64), (6.0, 3.0, 3.0)
@@ -162,13 +163,13 @@ def test_label_codes_are_merged_and_keep_their_place(data: Path) -> None:
     codes = np.array([[[0, 1, 2, 3, 4, 5]]])
     assert class_map(codes, ("tumour=1,2,4", "other=5")).tolist() == [[[0, 1, 1, 0, 1, 2]]]
     (subject,) = find_subjects(data / "real", patterns=["heads/a"])
-    config = Config("", "FLAIR", "tissues", ("csf=1", "gm=2", "wm=3"), (), mode="spatial", spacing_mm=1.5)
-    example = load_example(subject, config)
+    config = SegmenterConfig("", "FLAIR", "tissues", ("csf=1", "gm=2", "wm=3"), (), mode="spatial", spacing_mm=1.5)
+    (example,) = load_examples([subject], config)
     # At half the spacing each class covers four times as many pixels, and its pixels have its intensity.
     tissues = subject.label("tissues").array
     for number in (1, 2, 3):
         assert (example.classes == number).sum() == pytest.approx(4 * (tissues == number).sum(), rel=0.05)
-    means = [float(example.images[example.classes == number].mean(dtype=np.float32)) for number in (1, 3, 2)]
+    means = [float(example.images[:, 0][example.classes == number].mean(dtype=np.float32)) for number in (1, 3, 2)]
     assert means == sorted(means) and means[0] < -0.5 < means[1] - 0.3
 
 

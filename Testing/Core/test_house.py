@@ -18,7 +18,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "IMTTranslate"
 MODULES = [path.parent for path in sorted(ROOT.glob("IMT*/CMakeLists.txt"))]
-MODELS = "Resources/IMT-models"
+# In Slicer all modules install into one folder: the segmenters' cards must not lie among the translators'.
+MODELS = {"IMTTranslate": "Resources/IMT-models", "IMTRegister": "Resources/IMT-models", "IMTSegment": "Resources/IMT-segment-models"}
 REPOSITORY = "https://github.com/IMT-Slicer/SlicerIMT"
 RAW_FILES = "https://raw.githubusercontent.com/IMT-Slicer/SlicerIMT/main/"
 
@@ -185,9 +186,10 @@ def test_wheel_and_slicer_hold_the_same_packages_and_data(module):
 
     prefix = "IMT" if module == MODULE else module.name
     resources = cmake_list("MODULE_PYTHON_RESOURCES", module)
-    models = {entry for entry in resources if entry.startswith(f"{MODELS}/")}
+    models_folder = MODELS[module.name]
+    models = {entry for entry in resources if entry.startswith(f"{models_folder}/")}
     read = {entry for entry in resources if re.fullmatch(r"Resources/[^/]+\.json", entry)}
-    for files, name, folder in ((models, f"{prefix}Models", MODELS), (read, f"{prefix}Resources", "Resources")):
+    for files, name, folder in ((models, f"{prefix}Models", models_folder), (read, f"{prefix}Resources", "Resources")):
         assert bool(files) == (name in setuptools["packages"])
         if not files:
             continue
