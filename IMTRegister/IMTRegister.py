@@ -29,8 +29,11 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-# What is dropped at a reload, so that changed code is read again.
-PACKAGES = ("IMTRegisterPanel", "IMTRegisterLib", "IMTSlicerLib", "IMTCore")
+if importlib.util.find_spec("IMTSlicerLib") is None:  # in a checkout of which only this module's folder was added
+    sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "IMTTranslate"))
+
+from IMTSlicerLib.module_widget import ModuleWidget
+
 ENGINE_REQUIREMENTS = pathlib.Path(__file__).parent / "Resources" / "IMT-register-requirements.txt"
 MODALITIES = ["T1", "T2", "FLAIR", "PD", "T1C"]
 
@@ -54,20 +57,6 @@ class IMTRegister(ScriptedLoadableModule):
             "Scientific Reports 10, 3753 (2020). Engines: Greedy (P. Yushkevich), ANTs (B. Avants and others), "
             "elastix (S. Klein, M. Staring and others)."
         )
-        findPackages()
-
-
-def findPackages():
-    """Let `IMTCore` and `IMTSlicerLib` be found in a source checkout of which only this module's folder was added."""
-    if importlib.util.find_spec("IMTCore") is None:
-        sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "IMTTranslate"))
-
-
-def requirementsPath():
-    """What `imt` itself needs besides Slicer: the file lies beside the packages that the modules share."""
-    import IMTSlicerLib.nodes
-
-    return pathlib.Path(IMTSlicerLib.nodes.__file__).parents[1] / "Resources" / "IMT-requirements.txt"
 
 
 @parameterNodeWrapper
@@ -107,95 +96,26 @@ class IMTRegisterParameterNode:
     warpedVolume: vtkMRMLScalarVolumeNode
 
 
-class IMTRegisterWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class IMTRegisterWidget(ModuleWidget, ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel."""
+
+    packages = ("IMTRegisterPanel", "IMTRegisterLib", "IMTSlicerLib", "IMTCore")
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic = None
-        self.panel = None
-        self._parameterNode = None
-        self._wrapper = None
-        self._connection = None
-        self._boundWidgets = {}
 
     def setup(self):
         """Build the panel."""
         from IMTRegisterPanel.controller import PanelController
 
         ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/IMTRegister.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        named = [(widget.property("SlicerParameterName"), widget) for widget in vars(self.ui).values()]
-        self._boundWidgets = {name: widget for name, widget in named if name}
-        self.logic = IMTRegisterLogic()
-        self.panel = PanelController(self.ui, self.logic, ENGINE_REQUIREMENTS)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.initializeParameterNode()
-
-    def cleanup(self):
-        """The panel goes away: end what runs."""
-        try:
-            if self.panel is not None:  # else setup has failed
-                self.panel.stop()
-                self.setParameterNode(None)
-        finally:
-            self.removeObservers()
-
-    def enter(self):
-        """The user opens the module."""
-        self.initializeParameterNode()
-
-    def exit(self):
-        """The user leaves the module: a run goes on, the widgets are let go."""
-        self.setParameterNode(None)
-
-    def onReload(self):
-        """Read the code of IMT's packages again too."""
-        self.cleanup()
-        for name in list(sys.modules):
-            if name.split(".")[0] in PACKAGES:
-                del sys.modules[name]
-        ScriptedLoadableModuleWidget.onReload(self)
-
-    def onSceneStartClose(self, caller, event):
-        """The scene goes: its runs end, and no result comes into the next scene."""
-        self.panel.cancel()
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller, event):
-        """An empty scene."""
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def initializeParameterNode(self):
-        """Take the scene's parameter node, with the user's settings if it is new."""
-        # One wrapper for one node: each leaves its observers on the node, which nothing removes.
-        holder = ScriptedLoadableModuleLogic.getParameterNode(self.logic)
-        if self._wrapper is None or self._wrapper.parameterNode is not holder:
-            self._wrapper = IMTRegisterParameterNode(holder)
-        if self._parameterNode is not self._wrapper:
-            self.setParameterNode(self._wrapper)
-
-    def setParameterNode(self, parameterNode):
-        """Bind the widgets to a parameter node, or to none."""
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._connection)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
-        self._parameterNode = parameterNode
-        self.panel.setParameterNode(parameterNode)
-        if parameterNode is not None:
-            # Not connectGui: it returns no tag (Slicer issue 7547), and the widgets could not be let go again.
-            self._connection = parameterNode.connectParametersToGui(self._boundWidgets)
-            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
-            self._onParameterNodeModified()
-
-    def _onParameterNodeModified(self, caller=None, event=None):
-        self.panel.update()
+        self.build(
+            "UI/IMTRegister.ui",
+            IMTRegisterLogic(),
+            IMTRegisterParameterNode,
+            lambda ui, logic: PanelController(ui, logic, ENGINE_REQUIREMENTS),
+        )
 
 
 class IMTRegisterLogic(ScriptedLoadableModuleLogic):
@@ -206,10 +126,6 @@ class IMTRegisterLogic(ScriptedLoadableModuleLogic):
     >>> result.segmentationNode, result.transformNodes["atlas1"], result.report["folds"]
     >>> logic.compare(result.segmentationNode, slicer.util.getNode("reference")).meanDice
     """
-
-    def __init__(self):
-        findPackages()
-        ScriptedLoadableModuleLogic.__init__(self)
 
     def getParameterNode(self):
         """The scene's `IMTRegisterParameterNode`."""
@@ -269,7 +185,7 @@ class IMTRegisterLogic(ScriptedLoadableModuleLogic):
         if isinstance(options.get("structures"), str):
             options["structures"] = (options["structures"],)
         run = RegistrationRun(subject, atlases, RegistrationOptions(**options), segmentationNode, agreementNode)
-        checkDependencies(requirementsPath())
+        checkDependencies()
         run.start()
         if not wait:
             return run
@@ -287,7 +203,7 @@ class IMTRegisterLogic(ScriptedLoadableModuleLogic):
         :param referenceNode: segmentation, or label map on the segmentation's grid.
         :return: a `SegmentationComparison`. :raises ValueError: nodes that cannot be compared.
         """
-        from IMTRegisterPanel.quality import compareSegmentations
+        from IMTSlicerLib.segmentation_quality import compareSegmentations
 
         return compareSegmentations(segmentationNode, referenceNode)
 
@@ -321,7 +237,7 @@ class IMTRegisterLogic(ScriptedLoadableModuleLogic):
         """Install what `imt` itself lacks, with the user's consent; `RuntimeError` if it stays missing."""
         from IMTSlicerLib.dependencies import ensureDependencies
 
-        ensureDependencies(requirementsPath())
+        ensureDependencies()
 
 
 class IMTRegisterTest(ScriptedLoadableModuleTest):
@@ -343,8 +259,9 @@ class IMTRegisterTest(ScriptedLoadableModuleTest):
 
         from IMTRegisterPanel.controller import engineProblem
         from IMTRegisterPanel.scene_atlases import SceneAtlas
+        from IMTSlicerLib.dependencies import REQUIREMENTS
 
-        sample = requirementsPath().parent / "IMT-sample-data" / "IMT-phantom-T1.nii.gz"
+        sample = REQUIREMENTS.parent / "IMT-sample-data" / "IMT-phantom-T1.nii.gz"
         problem = engineProblem("greedy")
         if importlib.util.find_spec("torch") is None or problem:
             print(f"IMTRegisterTest: no registration was tested: {problem or 'PyTorch is not installed.'}")

@@ -5,7 +5,6 @@ imports torch itself. What the panel is made of lies in `IMTTranslatePanel`, wha
 """
 
 import pathlib
-import sys
 from typing import Annotated
 
 import slicer
@@ -22,9 +21,7 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-# What is dropped at a reload, so that changed code is read again.
-PACKAGES = ("IMTTranslatePanel", "IMTSlicerLib", "IMTCore")
-REQUIREMENTS = pathlib.Path(__file__).parent / "Resources" / "IMT-requirements.txt"
+from IMTSlicerLib.module_widget import ModuleWidget
 
 
 class IMTTranslate(ScriptedLoadableModule):
@@ -93,19 +90,15 @@ class IMTTranslateParameterNode:
     regionVolume: vtkMRMLLabelMapVolumeNode
 
 
-class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+class IMTTranslateWidget(ModuleWidget, ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The panel."""
+
+    packages = ("IMTTranslatePanel", "IMTSlicerLib", "IMTCore")
+    readerStudy = None
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
-        self.logic = None
-        self.panel = None
-        self.readerStudy = None
-        self._parameterNode = None
-        self._wrapper = None
-        self._connection = None
-        self._boundWidgets = {}
 
     def setup(self):
         """Build the panel."""
@@ -113,81 +106,17 @@ class IMTTranslateWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         from IMTTranslatePanel.reader_study_page import ReaderStudyPage
 
         ScriptedLoadableModuleWidget.setup(self)
-        uiWidget = slicer.util.loadUI(self.resourcePath("UI/IMTTranslate.ui"))
-        self.layout.addWidget(uiWidget)
-        self.ui = slicer.util.childWidgetVariables(uiWidget)
-        uiWidget.setMRMLScene(slicer.mrmlScene)
-        named = [(widget.property("SlicerParameterName"), widget) for widget in vars(self.ui).values()]
-        self._boundWidgets = {name: widget for name, widget in named if name}
-        self.logic = IMTTranslateLogic()
-        self.panel = PanelController(self.ui, self.logic)
+        uiWidget = self.build("UI/IMTTranslate.ui", IMTTranslateLogic(), IMTTranslateParameterNode, PanelController)
         self.readerStudy = ReaderStudyPage(self.resourcePath("UI"))
         uiWidget.layout().insertWidget(uiWidget.layout().indexOf(self.ui.logCollapsibleButton), self.readerStudy.widget)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
-        self.initializeParameterNode()
 
     def cleanup(self):
         """The panel goes away: end what runs."""
         try:
             if self.readerStudy is not None:
                 self.readerStudy.close()
-            if self.panel is not None:  # else setup has failed
-                self.panel.stop()
-                self.setParameterNode(None)
         finally:
-            self.removeObservers()
-
-    def enter(self):
-        """The user opens the module."""
-        self.initializeParameterNode()
-
-    def exit(self):
-        """The user leaves the module: a run goes on, the widgets are let go."""
-        self.setParameterNode(None)
-
-    def onReload(self):
-        """Read the code of IMT's packages again too."""
-        self.cleanup()
-        for name in list(sys.modules):
-            if name.split(".")[0] in PACKAGES:
-                del sys.modules[name]
-        ScriptedLoadableModuleWidget.onReload(self)
-
-    def onSceneStartClose(self, caller, event):
-        """The scene goes: its runs end, and no result comes into the next scene."""
-        self.panel.cancel()
-        self.setParameterNode(None)
-
-    def onSceneEndClose(self, caller, event):
-        """An empty scene."""
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-
-    def initializeParameterNode(self):
-        """Take the scene's parameter node, with the user's settings if it is new."""
-        # One wrapper for one node: each leaves its observers on the node, which nothing removes.
-        holder = ScriptedLoadableModuleLogic.getParameterNode(self.logic)
-        if self._wrapper is None or self._wrapper.parameterNode is not holder:
-            self._wrapper = IMTTranslateParameterNode(holder)
-        if self._parameterNode is not self._wrapper:
-            self.setParameterNode(self._wrapper)
-
-    def setParameterNode(self, parameterNode):
-        """Bind the widgets to a parameter node, or to none."""
-        if self._parameterNode is not None:
-            self._parameterNode.disconnectGui(self._connection)
-            self.removeObserver(self._parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
-        self._parameterNode = parameterNode
-        self.panel.setParameterNode(parameterNode)
-        if parameterNode is not None:
-            # Not connectGui: it returns no tag (Slicer issue 7547), and the widgets could not be let go again.
-            self._connection = parameterNode.connectParametersToGui(self._boundWidgets)
-            self.addObserver(parameterNode, vtk.vtkCommand.ModifiedEvent, self._onParameterNodeModified)
-            self._onParameterNodeModified()
-
-    def _onParameterNodeModified(self, caller=None, event=None):
-        self.panel.update()
+            ModuleWidget.cleanup(self)
 
 
 class IMTTranslateLogic(ScriptedLoadableModuleLogic):
@@ -259,7 +188,7 @@ class IMTTranslateLogic(ScriptedLoadableModuleLogic):
             raise ValueError(_("Give one output volume for each model, or none."))
         targets = [TranslationTarget(name, targetModality, output) for name, output in zip(models, outputs, strict=True)]
         run = TranslationRun(inputNode, targets, TranslationOptions(uncertainty=uncertainty, **options), sourceModality)
-        checkDependencies(REQUIREMENTS)
+        checkDependencies()
         run.start()
         if not wait:
             return run
@@ -281,7 +210,7 @@ class IMTTranslateLogic(ScriptedLoadableModuleLogic):
         from IMTTranslatePanel.comparison import ComparisonRun
 
         comparison = ComparisonRun(syntheticNode, realNode, maskNode)
-        checkDependencies(REQUIREMENTS)
+        checkDependencies()
         comparison.job.start()
         if wait:
             comparison.job.wait()
@@ -292,7 +221,7 @@ class IMTTranslateLogic(ScriptedLoadableModuleLogic):
         """Install what is missing, with the user's consent; `RuntimeError` if it stays missing."""
         from IMTSlicerLib.dependencies import ensureDependencies
 
-        ensureDependencies(REQUIREMENTS)
+        ensureDependencies()
 
 
 class IMTTranslateTest(ScriptedLoadableModuleTest):

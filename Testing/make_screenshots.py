@@ -2,7 +2,7 @@
 
 They show the project's own panels with imitated widgets (Testing/harness), not a screen of Slicer.
 
-    python Testing/make_screenshots.py [--output Resources/Images] [--only register]
+    python Testing/make_screenshots.py [--output Resources/Images] [--only segment]
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from slicer_harness import host, views
 
 PANEL = (520, 980)
 REGISTER_PANEL = (520, 1070)
+SEGMENT_PANEL = (520, 830)
+SEGMENT_MM = 2
+TISSUE_WORDS = {"csf": 1, "grey": 2, "gray": 2, "white": 3}  # in the names of a model's structures: the phantoms' codes
 PHANTOM_MM = 3
 # Outlines in the colours of the tests' phantoms would be grey on grey.
 PHANTOM_LABELS = "code,name,red,green,blue\n1,csf,70,150,255\n2,grey,60,200,90\n7,white,255,190,40\n"
@@ -193,7 +196,78 @@ def register_slices(widget, results, folder: Path) -> None:
     beside([picture("Red", "Axial", results.inputNode(), results.agreementNode, title="agreement")], folder / "register-agreement.png")
 
 
-PICTURES = {"translate": translate_pictures, "register": register_pictures}
+def segment_pictures(folder: Path) -> None:
+    """IMTSegment: its panel, and its labels on a phantom whose true labels are known, with the default model for tissue."""
+    import segment_fixtures  # imports qt: after the harness has started
+
+    slicer.mrmlScene.Clear(False)
+    widget = host.open_module(segment_fixtures.MODULE, SEGMENT_PANEL)
+    ui, shot = widget.ui, shots(widget, folder)
+    from IMTSegmentPanel.segmentation_run import findCard
+
+    card = findCard("tissue")
+    t1, truth = segment_phantom(card)
+    ui.inputSelector.setCurrentNode(t1)
+    host.choose(ui.modalityComboBox, card.source)
+    widget._parameterNode.model = card.name
+    ui.probabilitiesCheckBox.checked = True
+    if ui.compareModelComboBox.count > 1:
+        ui.compareModelComboBox.currentIndex = 1
+    shot("segment-idle")
+    ui.applyButton.click()
+    wait_for(lambda: not widget.panel.isRunning() or ui.progressBar.value > 450)
+    shot("segment-running")
+    wait_for(lambda: not widget.panel.isRunning())
+    print(ui.statusLabel.text)
+    results = widget.panel._run.results
+    for button in (ui.inputsCollapsibleButton, ui.outputsCollapsibleButton):
+        button.collapsed = True
+    shot("segment-done")
+    beside(slices(t1), folder / "segment-labels.png")
+    ui.surfacesCheckBox.checked = True
+    beside([views.ThreeDView(size=VIEW).array()], folder / "segment-surfaces.png")
+    ui.surfacesCheckBox.checked = False
+    results.segmentationNode.GetDisplayNode().SetVisibility(False)
+    structure, probability = list(results.probabilityNodes.items())[1]
+    beside([picture("Red", "Axial", t1, probability, title=structure)], folder / "segment-probability.png")
+    widget._parameterNode.referenceSegmentation = truth
+    ui.compareButton.click()
+    wait_for(lambda: "Dice" in ui.scoresLabel.text)
+    ui.modelCollapsibleButton.collapsed = True
+    shot("segment-compared")
+    ui.regionsComboBox.currentIndex = 2
+    beside(slices(t1), folder / "segment-regions.png")
+    host.choose(ui.modalityComboBox, "PD")
+    for button in (ui.inputsCollapsibleButton, ui.modelCollapsibleButton):
+        button.collapsed = False
+    ui.resultCollapsibleButton.collapsed = True
+    shot("segment-error")
+    widget.panel.stop()
+    host.close_module(widget)
+
+
+def segment_phantom(card) -> tuple:
+    """A simulated head as a volume node, and its true labels as a segmentation with the names of a model's structures."""
+    from translate_fixtures import set_matrix
+
+    from IMTCore.simulation import PhantomSpec, simulate
+    from IMTCore.tissue_maps import icbm152_tissues
+    from IMTSlicerLib.segmentations import Structure, fillSegmentation
+
+    phantom = simulate(icbm152_tissues(icbm_t1().parent, SEGMENT_MM), PhantomSpec(seed=4, modalities=(card.source,), warp_mm=6))
+    image = phantom.images[card.source]
+    matrix = image.geometry.affine_ras
+    node = slicer.util.addVolumeFromArray(image.array, name=f"Phantom {card.source}")
+    set_matrix(node, matrix)
+    codes = {entry.name: next((code for word, code in TISSUE_WORDS.items() if word in entry.name.lower()), 0) for entry in card.classes.values()}
+    truth = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Phantom truth")
+    structures = [Structure(code, name, (0.5, 0.5, 0.5)) for name, code in codes.items() if code]
+    fillSegmentation(truth, phantom.labels.array, matrix, structures)
+    truth.GetDisplayNode().SetVisibility(False)
+    return node, truth
+
+
+PICTURES = {"translate": translate_pictures, "register": register_pictures, "segment": segment_pictures}
 
 
 def main() -> None:

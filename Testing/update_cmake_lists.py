@@ -17,13 +17,13 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Each module's folder, and what its data packages are called in a wheel: models, JSON files of the Resources.
+# Each module's folder, what its data packages are called in a wheel (models, JSON files of the Resources), and its folder
+# of models: in an installed Slicer the Resources of all modules are one folder.
 MODULES = {
-    "IMTTranslate": ("IMTModels", "IMTResources"),
-    "IMTRegister": ("IMTRegisterModels", "IMTRegisterResources"),
-    "IMTSegment": ("IMTSegmentModels", "IMTSegmentResources"),
+    "IMTTranslate": ("IMTModels", "IMTResources", "IMT-models"),
+    "IMTRegister": ("IMTRegisterModels", "IMTRegisterResources", "IMT-models"),
+    "IMTSegment": ("IMTSegmentModels", "IMTSegmentResources", "IMT-segment-models"),
 }
-MODELS = "Resources/IMT-models/"
 
 
 def modules() -> list[str]:
@@ -54,8 +54,8 @@ def packages() -> list[str]:
     for module in modules():
         folders = {Path(path).parent for path in scripts(module)} - {Path()}
         names += [".".join(folder.parts) for folder in folders]
-        models, data = MODULES[module]
-        if any(path.startswith(MODELS) for path in resources(module)):
+        models, data, folder = MODULES[module]
+        if any(path.startswith(f"Resources/{folder}/") for path in resources(module)):
             names.append(models)
         if any(re.fullmatch(r"Resources/[^/]+\.json", path) for path in resources(module)):
             names.append(data)

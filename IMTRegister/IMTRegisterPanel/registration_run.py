@@ -9,9 +9,8 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from IMTSlicerLib.jobs import JobCancelled, JobFailed
-from IMTSlicerLib.nodes import checkOutput, checkVolume, fileNameFor, gridOf, haveSameGrid, writeVolume
-from IMTSlicerLib.signals import Signal
+from IMTSlicerLib.nodes import checkOutput, checkVolume, haveSameGrid
+from IMTSlicerLib.runs import Run
 from IMTSlicerLib.staged_jobs import StagedJob
 
 from .registration_results import RegistrationResults, ResultTargets
@@ -119,14 +118,8 @@ class Subject:
                 raise ValueError(text.format(name=self.mask.GetName(), other=self.image.GetName()))
 
 
-class RegistrationRun:
-    """Registers one volume node with the atlases of a set, in the background, and carries their labels over.
-
-    All that it needs of the scene is taken at the start; what the user selects meanwhile changes nothing. The scene
-    changes only at the end, and only if all went well.
-
-    Signals: `progress(fraction, message, secondsLeft)`, `logged(line)`, and at the end `ended()`; then `state` is
-    finished, failed or cancelled, `errorMessage` says what was wrong, and `results` holds what came out.
+class RegistrationRun(Run):
+    """Registers one volume node with the atlases of a set and carries their labels over; at the end `results` holds what came out.
 
     :param atlases: path of an atlas folder or CSV, or a list of `SceneAtlas`.
     :param segmentationNode, agreementNode: nodes to fill, or None for new ones.
@@ -151,32 +144,24 @@ class RegistrationRun:
         elif not self._atlasPath.exists():
             raise ValueError(_("There is no atlas folder {path}. Choose another one.").format(path=self._atlasPath))
         self._checkOutputs(subject, segmentationNode, agreementNode)
+        super().__init__(subject.image)
         self._subject = subject
-        self._inputName, self._fileName = subject.image.GetName(), fileNameFor(subject.image)
-        matrix, dimensions = gridOf(subject.image)
         self.results = RegistrationResults(
             ResultTargets(
-                inputID=subject.image.GetID(),
+                inputID=self._inputID,
                 inputName=self._inputName,
                 modality=subject.modality,
                 secondModality=subject.secondModality,
-                matrix=matrix,
-                dimensions=dimensions,
+                matrix=self._matrix,
+                dimensions=self._dimensions,
                 segmentationID=segmentationNode and segmentationNode.GetID(),
                 agreementID=agreementNode and agreementNode.GetID(),
                 movingIDs={atlas.name: atlas.image.GetID() for atlas in self._sceneAtlases},
                 atlasPath=self._atlasPath,
             )
         )
-        self.errorMessage = ""
-        self.progress, self.logged, self.ended = Signal(), Signal(), Signal()
-        self._importError: Exception | None = None
-        self._state: str | None = None
-        self.job = StagedJob(self._requests, SPANS, ("register",), title=_("Register {name}").format(name=self._inputName))
-        self.job.progress.connect(self.progress.emit)
-        self.job.logged.connect(self.logged.emit)
-        self.job.finished.connect(self._onFinished)
-        self.job.ended.connect(self._onEnded)
+        title = _("Register {name}").format(name=self._inputName)
+        self._follow(StagedJob(self._requests, SPANS, ("register",), title=title))
 
     @staticmethod
     def _checkOutputs(subject: Subject, segmentationNode, agreementNode) -> None:
@@ -187,41 +172,16 @@ class RegistrationRun:
             if agreementNode in (subject.image, subject.second):
                 raise ValueError(_("The agreement map would overwrite {name}. Choose another volume.").format(name=agreementNode.GetName()))
 
-    @property
-    def state(self) -> str:
-        """idle, running, finished, failed or cancelled."""
-        return self._state or self.job.state
-
     def start(self) -> RegistrationRun:
         """Write the inputs and start the process; returns at once."""
-        self.job.start()
+        super().start()
         self._subject = None  # nodes are found again by their IDs
         self._sceneAtlases = ()
         return self
 
-    def cancel(self) -> None:
-        """End the run now; the scene stays as it is."""
-        self.job.cancel()
-
-    def wait(self) -> RegistrationRun:
-        """Wait for the end; Slicer stays alive.
-
-        :raises ValueError: bad input. RuntimeError: the run failed or was cancelled. The scene is as it was.
-        """
-        try:
-            self.job.wait()
-        except (JobFailed, JobCancelled):
-            raise
-        except Exception:  # of a listener: the import's own error is more to the point
-            if self._importError is None:
-                raise
-        if self._importError is not None:
-            raise self._importError
-        return self
-
     def _requests(self, folder: Path) -> list[list[str]]:
         subject, options = self._subject, self.options
-        image = writeVolume(subject.image, folder / f"{self._fileName}.nrrd")
+        image = self._writeInput(folder)
         atlases = self._atlasPath
         if atlases is None:
             atlases = writeSceneAtlases(folder / "atlases", self._sceneAtlases, subject.modality, subject.secondModality)
@@ -229,11 +189,11 @@ class RegistrationRun:
         if subject.secondModality is not None:
             request += ["--translate-to", subject.secondModality]
             if subject.second is not None:
-                request += ["--second-image", str(writeVolume(subject.second, folder / "second.nrrd"))]
+                request += ["--second-image", str(self._writeNode(subject.second, folder / "second"))]
             elif subject.model:
                 request += ["--model", subject.model]
         request += options.arguments(subject.secondModality is not None)
-        request += ["--mask", options.mask if subject.mask is None else str(writeVolume(subject.mask, folder / "mask.nrrd"))]
+        request += ["--mask", options.mask if subject.mask is None else str(self._writeNode(subject.mask, folder / "mask"))]
         request += ["--output-labels", str(folder / "labels.nrrd"), "--report", str(folder / "report.json")]
         if options.agreement:
             request += ["--output-agreement", str(folder / "agreement.nrrd")]
@@ -245,23 +205,9 @@ class RegistrationRun:
             request += ["--output-translated", str(folder / "translated.nrrd")]
         return [[*request, "--progress", "json"]]
 
-    def _named(self, text: str) -> str:
-        """A message of `imt` in terms of Slicer: the user has never seen the volume's file."""
-        return text.replace(f"{self._fileName}.nrrd", self._inputName)
-
-    def _onFinished(self) -> None:
-        try:
-            self.results.take(self.job.folder)
-        except Exception as error:
-            self._importError = error
-            self.errorMessage = str(error)
-        self.results.warnings = [self._named(text) for text in self.results.warnings]
-
-    def _onEnded(self) -> None:
-        self._state = "failed" if self._importError is not None else self.job.state
-        self.job.errorMessage = self._named(self.job.errorMessage)  # the job's own exception tells it too
-        self.errorMessage = self.errorMessage or self.job.errorMessage
-        self.ended.emit()
+    def _take(self, folder: Path) -> None:
+        self.results.take(folder)
+        self.warnings = self.results.warnings = [self._named(text) for text in self.results.warnings]
 
 
 def checkEngine(engine: str) -> None:

@@ -41,12 +41,6 @@ def atlasInWords(details: str) -> str:
     return text.format(atlas=found["atlas"], stage=stage, done=found["done"], all=found["all"])
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words: "12 s", "3 min 20 s"."""
-    whole = max(0, round(seconds))
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
-
-
 def methodInWords(engine: str, preset: str, fusion: str, automatic: bool, labels: str, modalities: tuple[str, str | None]) -> str:
     """What the chosen settings do."""
     given, second = modalities

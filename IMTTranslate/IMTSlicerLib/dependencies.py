@@ -6,8 +6,11 @@ import importlib.util
 import subprocess
 from pathlib import Path
 
+# What IMT's own packages need besides Slicer; it lies in the Resources of the modules' common folder.
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "Resources" / "IMT-requirements.txt"
 
-def checkDependencies(requirementsPath: str | Path) -> None:
+
+def checkDependencies(requirementsPath: str | Path = REQUIREMENTS) -> None:
     """Check that all is installed. Nothing is installed or imported, and no dialog is opened.
 
     :raises RuntimeError: if something is missing; the message says what to do.
@@ -27,7 +30,7 @@ def checkDependencies(requirementsPath: str | Path) -> None:
         )
 
 
-def ensureDependencies(requirementsPath: str | Path) -> None:
+def ensureDependencies(requirementsPath: str | Path = REQUIREMENTS) -> None:
     """Install what is missing, with the user's consent: torch through the PyTorch extension, the rest by pip.
 
     Packages that Slicer brings (numpy, scipy, SimpleITK, vtk) are never touched. Without a main window there is nobody

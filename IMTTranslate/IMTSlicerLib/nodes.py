@@ -119,11 +119,11 @@ def writeVolume(node, path: Path) -> Path:
     return path
 
 
-def readVolume(path: Path, matrix):
+def readVolume(path: Path, matrix, dimensions=None):
     """Load a result file as a new hidden volume node without storage; the caller removes it or keeps it.
 
-    :param matrix: IJK-to-RAS that the voxels must have.
-    :raises RuntimeError: if it cannot be read, or its voxels lie elsewhere; nothing is left in the scene.
+    :param matrix: IJK-to-RAS that the voxels must have. :param dimensions: (i, j, k) that it must have, if given.
+    :raises RuntimeError: if it cannot be read, its voxels lie elsewhere or are more or fewer; nothing is left in the scene.
     """
     import slicer
     from slicer.i18n import tr as _
@@ -137,8 +137,10 @@ def readVolume(path: Path, matrix):
         if not storage.ReadData(node, True):  # True: the node does not keep this storage
             raise RuntimeError(_("The result {path} cannot be read.").format(path=path))
         _turnVoxels(node, matrix)
+        if dimensions is not None and gridOf(node)[1] != tuple(dimensions):
+            raise RuntimeError(_("The result has another size than the input; it was dropped."))
     except Exception:
-        removeVolume(node)
+        removeNode(node)
         raise
     return node
 
@@ -175,7 +177,7 @@ def fillVolume(loaded, output, matrix) -> Any:
     node = output or loaded
     if output is not None:
         output.SetAndObserveImageData(loaded.GetImageData())
-        removeVolume(loaded)
+        removeNode(loaded)
         if output.GetAttribute(SYNTHETIC_ATTRIBUTE) != "true" and output.GetStorageNode() is not None:
             # Saving the scene would write the synthetic image over the real one that the volume was loaded from.
             output.GetStorageNode().SetFileName("")
@@ -186,12 +188,13 @@ def fillVolume(loaded, output, matrix) -> Any:
     return node
 
 
-def removeVolume(node) -> None:
-    """Remove a volume that `readVolume` has loaded, with the display that Slicer gave it."""
+def removeNode(node) -> None:
+    """Remove a node, with the display that Slicer gave it."""
     import slicer
 
-    for number in reversed(range(node.GetNumberOfDisplayNodes())):
-        slicer.mrmlScene.RemoveNode(node.GetNthDisplayNode(number))
+    if node.IsA("vtkMRMLDisplayableNode"):
+        for number in reversed(range(node.GetNumberOfDisplayNodes())):
+            slicer.mrmlScene.RemoveNode(node.GetNthDisplayNode(number))
     slicer.mrmlScene.RemoveNode(node)
 
 

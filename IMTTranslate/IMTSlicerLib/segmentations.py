@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _fromSegmentation(node, reference) -> Labels:
     for identifier in ids:
         names.InsertNextValue(identifier)
     logic = slicer.modules.segmentations.logic()
-    before = _nodeIDs()
+    before = nodeIDs()
     try:
         grid = _labelMapOn(reference) if isinstance(reference, Labels) else reference
         exported = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "IMT export")
@@ -128,8 +129,7 @@ def _fromSegmentation(node, reference) -> Labels:
         array, matrix = slicer.util.arrayFromVolume(exported).copy(), _matrixOf(exported)
         transformID = (grid if grid is not None else node).GetTransformNodeID()
     finally:
-        for identifier in _nodeIDs() - before:
-            slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(identifier))
+        removeNodes(nodeIDs() - before)
     structures = [_structure(segmentation.GetSegment(identifier), code) for code, identifier in enumerate(ids, start=1)]
     return Labels(array, matrix, transformID, tuple(structures))
 
@@ -160,6 +160,14 @@ def _labelMapOn(labels: Labels):
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(labels.matrix))
     node.SetAndObserveTransformNodeID(labels.transformID)
     return node
+
+
+def structuresOf(path: Path) -> list[Structure]:
+    """The names, colours and terminology that a colour table gives its codes."""
+    from IMTCore.label_names import read_label_names
+
+    names = read_label_names(path).values()
+    return [Structure(one.code, one.name, tuple(part / 255 for part in one.colour), one.terminology, one.code) for one in names]
 
 
 def fillSegmentation(node, array, matrix, structures: Iterable[Structure], referenceNode=None) -> None:
@@ -194,6 +202,19 @@ def fillSegmentation(node, array, matrix, structures: Iterable[Structure], refer
         if structure.terminology:
             segment.SetTag(segment.GetTerminologyEntryTagName(), structure.terminology)
     node.CreateDefaultDisplayNodes()
+
+
+def showSurfaces(segmentationNode, shown: bool) -> None:
+    """Show a segmentation's closed surfaces in the 3D views, made if need be, or hide them."""
+    import slicer
+
+    if segmentationNode is None:
+        return
+    segmentationNode.CreateDefaultDisplayNodes()
+    name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+    if shown and not segmentationNode.GetSegmentation().ContainsRepresentation(name):
+        segmentationNode.CreateClosedSurfaceRepresentation()
+    segmentationNode.GetDisplayNode().SetVisibility3D(shown)
 
 
 def _setGeometry(node, image, matrix, referenceNode) -> None:
@@ -232,8 +253,17 @@ def _matrixOf(node) -> np.ndarray:
     return slicer.util.arrayFromVTKMatrix(matrix)
 
 
-def _nodeIDs() -> set[str]:
+def nodeIDs() -> set[str]:
+    """The IDs of all nodes of the scene."""
     import slicer
 
     scene = slicer.mrmlScene
     return {scene.GetNthNode(number).GetID() for number in range(scene.GetNumberOfNodes())}
+
+
+def removeNodes(identifiers: Iterable[str]) -> None:
+    """Remove nodes; one that went with another does no harm."""
+    import slicer
+
+    for node in filter(None, map(slicer.mrmlScene.GetNodeByID, identifiers)):
+        slicer.mrmlScene.RemoveNode(node)

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import slicer
-import vtk
 from slicer.i18n import tr as _
 
 from IMTSlicerLib.jobs import Job
@@ -23,6 +22,7 @@ from IMTSlicerLib.nodes import (
     showInRange,
     writeVolume,
 )
+from IMTSlicerLib.tables import addTable
 
 COLUMNS = ("Scaling", "Region", "MAE", "PSNR (dB)", "SSIM", "MI (nats)")
 KEYS = ("scaling", "region", "mae", "psnr", "ssim", "mi")
@@ -89,8 +89,8 @@ class ComparisonRun:
         if synthetic is None or real is None:
             raise RuntimeError(_("A compared volume was removed meanwhile; the comparison was dropped."))
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        matrix, _dimensions = gridOf(synthetic)
-        loaded = readVolume(folder / "error.nrrd", matrix)
+        matrix, dimensions = gridOf(synthetic)
+        loaded = readVolume(folder / "error.nrrd", matrix, dimensions)
         self.scores = report["scores"]
         self.errorNode = fillVolume(loaded, None, matrix)
         names = {"synthetic": synthetic.GetName(), "real": real.GetName()}
@@ -98,22 +98,8 @@ class ComparisonRun:
         self.errorNode.SetDescription(_("|synthetic - real| in percent of the real volume's range (its 99.5th percentile)"))
         placeBeside(self.errorNode, synthetic)
         showInRange(self.errorNode, 0.0, brightest(self.errorNode), heat=True)
-        self.tableNode = self._makeTable(names)
-
-    def _makeTable(self, names: dict[str, str]):
-        node = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(_("{synthetic} scores against {real}").format(**names))
-        )
-        table = vtk.vtkTable()
-        for title, key in zip(COLUMNS, KEYS, strict=True):
-            column = vtk.vtkStringArray() if key in KEYS[:2] else vtk.vtkDoubleArray()
-            column.SetName(title)
-            for row in self.scores:
-                value = row[key]
-                column.InsertNextValue(value if key in KEYS[:2] else float("nan") if value is None else float(value))
-            table.AddColumn(column)
-        node.SetAndObserveTable(table)
-        return node
+        columns = {title: [row[key] for row in self.scores] for title, key in zip(COLUMNS, KEYS, strict=True)}
+        self.tableNode = addTable(_("{synthetic} scores against {real}").format(**names), columns, synthetic)
 
 
 def scoresAsHtml(scores: list[dict]) -> str:

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import pathlib
-import time
-
-import qt
-import slicer
 from slicer.i18n import tr as _
 
 from IMTSlicerLib import views
-from IMTSlicerLib.jobs import Job
+from IMTSlicerLib.run_controller import RunController, folderOf
 from IMTSlicerLib.workers import Worker
 
-from . import settings
 from .comparison import ComparisonRun, scoresAsHtml
 from .model_choice import ModelChoice, describeModel
+from .settings import remembered
 from .target_rows import TargetRows
 from .translation_run import TranslationOptions, TranslationRun
 
 KEEP_SECONDS = 300
-GUESSED_FOR = "IMT.GuessedFor"  # node reference of the parameter node: the volume whose modality was guessed
 
 
-class PanelController:
+class PanelController(RunController):
     """Joins the panel's widgets, the parameter node and the runs.
 
     :param ui: the widgets by name.
@@ -31,39 +25,25 @@ class PanelController:
     """
 
     def __init__(self, ui, logic) -> None:
-        self._ui, self._logic = ui, logic
-        self._parameterNode = None
+        super().__init__(ui, logic, _("Translate"), _("Translate the input volume."), remembered)
         self._choice: ModelChoice | None = None
         self._shownCards: list | None = None
-        self._run: TranslationRun | None = None
         self._comparison: ComparisonRun | None = None
-        self._check: Job | None = None
         self._worker: Worker | None = None
-        self._started = 0.0
-        self._guessed: str | None = None  # what the guess label tells of
         self._rows = TargetRows(ui, self.update)
-        for widget in (ui.progressBar, ui.guessLabel, ui.statusLabel, ui.scoresLabel):
-            widget.visible = False
-        ui.applyButton.connect("clicked(bool)", self.onApplyButton)
+        ui.scoresLabel.visible = False
         ui.compareButton.connect("clicked(bool)", self.onCompareButton)
-        ui.checkSystemButton.connect("clicked(bool)", self.onCheckSystemButton)
 
     def setParameterNode(self, parameterNode) -> None:
         """Follow a parameter node (before it is bound to the widgets), or none."""
-        self._parameterNode = parameterNode
+        super().setParameterNode(parameterNode)
         self._rows.setParameterNode(parameterNode)
-        if parameterNode is not None:
-            settings.restore(parameterNode)
-
-    def isRunning(self) -> bool:
-        """Whether a translation runs."""
-        return self._run is not None and self._run.state == "running"
 
     def cancel(self) -> None:
         """End all runs; the scene stays as it is."""
-        for job in (self._run, self._comparison and self._comparison.job, self._check):
-            if job is not None:
-                job.cancel()
+        super().cancel()
+        if self._comparison is not None:
+            self._comparison.job.cancel()
 
     def stop(self) -> None:
         """End all runs and the process that holds a model."""
@@ -82,24 +62,15 @@ class PanelController:
         if self._parameterNode is None:
             return
         self._guessModality()
-        self._choice = ModelChoice(self._modelFolder())
+        self._choice = ModelChoice(folderOf(self._parameterNode.modelFolder, self._ui.modelFolderPathLineEdit))
         source = self._parameterNode.inputModality
         self._rows.update(self._choice, source)
         self._updateModelText(source)
         ui = self._ui
-        folder = ui.modelFolderPathLineEdit
-        if folder.currentPath == ".":  # how an empty pathlib.Path is shown
-            blocked = folder.blockSignals(True)
-            folder.currentPath = ""
-            folder.blockSignals(blocked)
         ui.samplesLabel.enabled = ui.samplesSpinBox.enabled = self._parameterNode.uncertainty
-        problem = self._whyNot(source)
-        running = self.isRunning()
-        if not running and not self._parameterNode.keepModelLoaded:
+        if not self.isRunning() and not self._parameterNode.keepModelLoaded:
             self._stopWorker()
-        ui.applyButton.text = _("Cancel") if running else _("Translate")
-        ui.applyButton.enabled = running or not problem
-        ui.applyButton.toolTip = _("Stop; the scene stays as it is.") if running else problem or _("Translate the input volume.")
+        self._updateApplyButton(self._whyNot(source))
         ui.compareButton.enabled = (
             self._parameterNode.comparedVolume is not None
             and self._parameterNode.realVolume is not None
@@ -115,10 +86,6 @@ class PanelController:
             return _("Choose at least one modality to translate to.")
         return ""
 
-    def _modelFolder(self) -> pathlib.Path | None:
-        folder = self._parameterNode.modelFolder
-        return None if str(folder) in ("", ".") else pathlib.Path(folder)
-
     def _updateModelText(self, source: str) -> None:
         cards = self._rows.chosenCards()
         ui = self._ui
@@ -133,49 +100,7 @@ class PanelController:
             self._shownCards = shown
             ui.modelTextBrowser.setHtml("<hr>".join(describeModel(card) for card in cards))
 
-    def _guessModality(self) -> None:
-        """Guess the modality of a newly chosen volume.
-
-        Not in a slot of the selector: it is called before the parameter node knows the volume, and whatever changes the
-        node then makes the selector show the old volume again.
-        """
-        label, node, holder = self._ui.guessLabel, self._parameterNode.inputVolume, self._parameterNode.parameterNode
-        if node is None or node.GetImageData() is None:
-            label.visible = False
-        elif holder.GetNodeReference(GUESSED_FOR) is not node:  # else chosen before, perhaps corrected by the user
-            guess = self._logic.guessModality(node)
-            self._guessed = guess.modality or self._parameterNode.inputModality
-            label.text = _("Its modality is not clear: choose it.")
-            if guess.modality is not None:
-                label.text = _("Taken for {modality} by {reason}.").format(modality=guess.modality, reason=guess.reason)
-            label.visible = True
-            with slicer.util.NodeModify(holder):
-                holder.SetNodeReferenceID(GUESSED_FOR, node.GetID())
-                self._parameterNode.inputModality = self._guessed
-        elif self._parameterNode.inputModality != self._guessed:
-            label.visible = False
-
     # ---- translation
-
-    def onApplyButton(self, *_unused) -> None:
-        """Start a translation, or cancel the one that runs."""
-        if self.isRunning():
-            self._run.cancel()
-            return
-        try:
-            self._logic.ensureDependencies()
-            self._run = self._makeRun()
-            self._started = time.monotonic()
-            self._run.start()
-        except (ValueError, RuntimeError, OSError) as error:
-            self._run = None
-            self._showError(str(error))
-            return
-        settings.save(self._parameterNode)
-        self._ui.progressBar.value = 0
-        self._ui.progressBar.visible = True
-        self._showStatus(_("Starting"))
-        self.update()
 
     def _makeRun(self) -> TranslationRun:
         node = self._parameterNode
@@ -190,11 +115,7 @@ class PanelController:
             node.biasCorrection,
             node.checkModality,
         )
-        run = TranslationRun(node.inputVolume, self._rows.targets(), options, node.inputModality, self._workerToUse())
-        run.progress.connect(self._onProgress)
-        run.logged.connect(self._log)
-        run.ended.connect(self._onRunEnded)
-        return run
+        return TranslationRun(node.inputVolume, self._rows.targets(), options, node.inputModality, self._workerToUse())
 
     def _workerToUse(self) -> Worker | None:
         if not self._parameterNode.keepModelLoaded:
@@ -204,25 +125,11 @@ class PanelController:
             self._worker = Worker(keepSeconds=KEEP_SECONDS)
         return self._worker
 
-    def _onProgress(self, fraction: float, message: str, secondsLeft: float | None) -> None:
-        self._ui.progressBar.value = int(1000 * fraction)
-        text = stageInWords(message)
-        self._showStatus(text if secondsLeft is None else _("{message}, about {time} left").format(message=text, time=duration(secondsLeft)))
+    def _stageInWords(self, message: str) -> str:
+        return stageInWords(message)
 
-    def _onRunEnded(self) -> None:
-        run, seconds = self._run, time.monotonic() - self._started
-        self._ui.progressBar.visible = False
-        if run.state == "finished":
-            names = ", ".join(node.GetName() for node in run.outputNodes)
-            warnings = "".join(f"\n{_('Warning:')} {text}" for text in run.warnings)
-            self._showStatus(_("Made {names} in {time}.").format(names=names, time=duration(seconds)) + warnings)
-            self._log(_("Made {names} in {time}.").format(names=names, time=duration(seconds)) + warnings)
-            self._showResult(run)
-        elif run.state == "cancelled":
-            self._showStatus(_("Cancelled: nothing was changed."))
-        else:
-            self._showError(run.errorMessage)
-        self.update()
+    def _madeNodes(self, run: TranslationRun) -> list:
+        return run.outputNodes
 
     def _showResult(self, run: TranslationRun) -> None:
         self._logic.getParameterNode().comparedVolume = run.outputNodes[0]
@@ -265,42 +172,6 @@ class PanelController:
             self._ui.scoresLabel.text = comparison.errorMessage or comparison.job.errorMessage
         self.update()
 
-    # ---- system check
-
-    def onCheckSystemButton(self, *_unused) -> None:
-        """Say in the log what `imt doctor` finds."""
-        self._ui.checkSystemButton.enabled = False
-        self._log(_("Checking the system…"))
-        self._check = Job([["doctor"]], title=_("Check system"))
-        self._check.logged.connect(self._log)
-        self._check.ended.connect(self._onCheckEnded)
-        try:
-            self._check.start()
-        except (RuntimeError, OSError) as error:
-            self._ui.checkSystemButton.enabled = True
-            self._log(_("Error: {text}").format(text=error))
-
-    def _onCheckEnded(self) -> None:
-        self._ui.checkSystemButton.enabled = True
-        verdicts = {"finished": _("The system is fit for IMT."), "failed": _("Something must be mended: see above.")}
-        self._log(verdicts.get(self._check.state, _("Cancelled.")))
-
-    # ---- words
-
-    def _showStatus(self, text: str) -> None:
-        self._ui.statusLabel.visible = True
-        self._ui.statusLabel.styleSheet = ""
-        self._ui.statusLabel.text = text
-
-    def _showError(self, text: str) -> None:
-        self._ui.statusLabel.visible = True
-        self._ui.statusLabel.styleSheet = "color: #c0392b"
-        self._ui.statusLabel.text = text
-        self._log(_("Error: {text}").format(text=text))
-
-    def _log(self, line: str) -> None:
-        self._ui.logTextEdit.appendPlainText(f"{qt.QTime.currentTime().toString('HH:mm:ss')}  {line}")
-
 
 def stageInWords(message: str) -> str:
     """What `imt` is doing, from its "stage: details"; the details of most stages are names of temporary files."""
@@ -316,9 +187,3 @@ def stageInWords(message: str) -> str:
     if stage == "translate" and details:
         return f"{words[stage]}: {details}"
     return words.get(stage, details or message)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: "12 s", "3 min 20 s"."""
-    whole = max(0, round(seconds))
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"

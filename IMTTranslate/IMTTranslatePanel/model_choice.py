@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from slicer.i18n import tr as _
 
+from IMTSlicerLib.model_text import describeCard
+
 if TYPE_CHECKING:
     from IMTCore.cards import ModelCard
 
@@ -54,27 +56,7 @@ class ModelChoice:
 
 def describeModel(card: ModelCard) -> str:
     """What a user should know of a model before using it, as HTML."""
-    content = card.content
-    limits = "".join(f"<li>{escape(limit)}</li>" for limit in content["limits"])
-    data = "; ".join(escape(_dataset(entry)) for entry in content["training"]["data"])
-    scores = _bestScores(card)
-    missing = "" if card.weights_path.is_file() else f"<p><b>{_('Its weights are not here yet: imt models download.')}</b></p>"
-    return (
-        f"<p><b>{escape(content['title'])}</b> ({escape(card.name)} {escape(content['version'])})</p>{missing}"
-        f"<p>{escape(content.get('description', ''))}</p>"
-        + (f"<p><b>{_('On patients it never saw:')}</b> {scores}</p>" if scores else "")
-        + f"<p><b>{_('Limits:')}</b></p><ul>{limits}</ul>"
-        f"<p><b>{_('Learned from:')}</b> {data}</p>"
-        f"<p><b>{_('Use:')}</b> {escape(content['intended_use'])} <b>{_('Licence:')}</b> {escape(content['weights']['licence'])}</p>"
-    )
-
-
-def _dataset(entry) -> str:
-    """One entry of the card's training data: an object with name and subjects, or any text."""
-    if not isinstance(entry, dict):
-        return str(entry)
-    name, subjects = entry.get("name", ""), entry.get("subjects")
-    return f"{name} ({subjects})" if subjects is not None else str(name)
+    return describeCard(card, scores=_bestScores(card))
 
 
 def _bestScores(card: ModelCard) -> str:

@@ -9,23 +9,20 @@ from pathlib import Path
 import slicer
 from slicer.i18n import tr as _
 
-from IMTSlicerLib.jobs import Job, JobCancelled, JobFailed
+from IMTSlicerLib.jobs import Job
 from IMTSlicerLib.nodes import (
     brightest,
     checkOutput,
     checkVolume,
-    fileNameFor,
     fillVolume,
-    gridOf,
     markNode,
     placeBeside,
     readVolume,
-    removeVolume,
+    removeNode,
     showInRange,
-    writeVolume,
 )
+from IMTSlicerLib.runs import Run
 from IMTSlicerLib.saved_marks import followSaving
-from IMTSlicerLib.signals import Signal
 from IMTSlicerLib.workers import Worker
 
 
@@ -71,15 +68,8 @@ class TranslationTarget:
     outputNode: object | None = None
 
 
-class TranslationRun:
-    """Translates one volume node into one or several modalities in the background.
-
-    All that it needs of the scene is taken at the start; what the user selects meanwhile changes nothing. The scene
-    changes only at the end, and only if all went well.
-
-    Signals: `progress(fraction, message, secondsLeft)`, `logged(line)`, and at the end `ended()`; then `state` is
-    finished, failed or cancelled, `errorMessage` says what was wrong, and `outputNodes`, `uncertaintyNodes` and
-    `warnings` hold what came out.
+class TranslationRun(Run):
+    """Translates one volume node into one or several modalities; at the end `outputNodes` and `uncertaintyNodes` hold what came out.
 
     :raises ValueError: if the input or an output node cannot be used.
     """
@@ -102,58 +92,16 @@ class TranslationRun:
             raise ValueError(_("The output volume is the input volume. Choose another one, or a new volume."))
         if len({node.GetID() for node in given}) < len(given):
             raise ValueError(_("Two modalities have the same output volume. Choose another one for one of them."))
+        super().__init__(inputNode)
         self.options = options or TranslationOptions()
         self.outputNodes: list = []
         self.uncertaintyNodes: list = []
-        self.warnings: list[str] = []
-        self.errorMessage = ""
-        self.progress, self.logged, self.ended = Signal(), Signal(), Signal()
         self._targets = [(target.model, target.modality, target.outputNode and target.outputNode.GetID()) for target in targets]
         self._source = sourceModality
-        self._inputID, self._inputName = inputNode.GetID(), inputNode.GetName()
-        self._fileName = fileNameFor(inputNode)
-        self._matrix, self._dimensions = gridOf(inputNode)
-        self._importError: Exception | None = None
-        self._state: str | None = None
-        self.job = Job(self._requests, worker, title=_("Translate {name}").format(name=self._inputName))
-        self.job.progress.connect(self.progress.emit)
-        self.job.logged.connect(self.logged.emit)
-        self.job.finished.connect(self._onFinished)
-        self.job.ended.connect(self._onEnded)
-
-    @property
-    def state(self) -> str:
-        """idle, running, finished, failed or cancelled."""
-        return self._state or self.job.state
-
-    def start(self) -> TranslationRun:
-        """Write the input and start the process; returns at once."""
-        self.job.start()
-        return self
-
-    def cancel(self) -> None:
-        """End the run now; the scene stays as it is."""
-        self.job.cancel()
-
-    def wait(self) -> TranslationRun:
-        """Wait for the end; Slicer stays alive.
-
-        :raises ValueError: bad input or model. RuntimeError: the run failed or was cancelled. The scene is as it was.
-        """
-        try:
-            self.job.wait()
-        except (JobFailed, JobCancelled):
-            raise
-        except Exception:  # of a listener: the import's own error is more to the point
-            if self._importError is None:
-                raise
-        if self._importError is not None:
-            raise self._importError
-        return self
+        self._follow(Job(self._requests, worker, title=_("Translate {name}").format(name=self._inputName)))
 
     def _requests(self, folder: Path) -> list[list[str]]:
-        node = slicer.mrmlScene.GetNodeByID(self._inputID)
-        source = writeVolume(node, folder / f"{self._fileName}.nrrd")
+        source = self._writeInput(folder)
         requests = []
         for number, (model, modality, _outputID) in enumerate(self._targets):
             request = ["translate", str(source), "--model", model, "--output", str(folder / f"output-{number}.nrrd")]
@@ -165,27 +113,9 @@ class TranslationRun:
             requests.append(request)
         return requests
 
-    def _named(self, text: str) -> str:
-        """A message of `imt` in terms of Slicer: the user has never seen the volume's file, nor the command's options."""
-        text = text.replace("(--no-modality-check)", _("(in the panel under Advanced, in Python with checkModality=False)"))
-        return text.replace(f"{self._fileName}.nrrd", self._inputName)
-
-    def _onFinished(self) -> None:
-        try:
-            self._import(self.job.folder)
-        except Exception as error:
-            self._importError = error
-            self.errorMessage = str(error)
-
-    def _onEnded(self) -> None:
-        self._state = "failed" if self._importError is not None else self.job.state
-        self.job.errorMessage = self._named(self.job.errorMessage)  # the job's own exception tells it too
-        self.errorMessage = self.errorMessage or self.job.errorMessage
-        self.ended.emit()
-
-    def _import(self, folder: Path) -> None:
+    def _take(self, folder: Path) -> None:
         """Bring the results into the scene, all or none."""
-        inputNode = slicer.mrmlScene.GetNodeByID(self._inputID)
+        inputNode = self.inputNode()
         if inputNode is None:
             raise RuntimeError(_("The input volume {name} was removed during the run; its translation was dropped.").format(name=self._inputName))
         outputs = []
@@ -203,15 +133,13 @@ class TranslationRun:
                     if stem == "uncertainty" and not self.options.uncertainty:
                         continue
                     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-                    loaded.append(readVolume(path, self._matrix))
-                    if tuple(loaded[-1].GetImageData().GetDimensions()) != self._dimensions:
-                        raise RuntimeError(_("The result has another size than the input; it was dropped."))
+                    loaded.append(readVolume(path, self._matrix, self._dimensions))
                     results.append((stem, loaded[-1], output if stem == "output" else None, record))
             for stem, node, output, record in results:
                 self._place(stem, node, output, record, inputNode)
         except Exception:
             for node in filter(slicer.mrmlScene.IsNodePresent, loaded):
-                removeVolume(node)
+                removeNode(node)
             raise
 
     def _place(self, stem: str, loaded, output, record: dict, inputNode) -> None:
@@ -227,8 +155,7 @@ class TranslationRun:
         if stem == "output":
             showInRange(node, float(record["output_range"][0]), brightest(node))
             self.outputNodes.append(node)
-            warnings = [self._named(text) for text in record.get("warnings", [])]
-            self.warnings += [text for text in warnings if text not in self.warnings]
+            self.warnings += record.get("warnings", [])
         else:
             showInRange(node, 0.0, brightest(node), heat=True)
             self.uncertaintyNodes.append(node)

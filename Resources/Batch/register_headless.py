@@ -18,34 +18,13 @@ or a file failed, 2 bad arguments or input.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import traceback
 from pathlib import Path
 
 import slicer
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def prepare() -> None:
-    """Find the modules; outside the Slicer application, give slicer-core what Slicer's application would."""
-    if not hasattr(slicer, "app"):
-        sys.path.append(str(ROOT / "Testing" / "harness"))
-        from slicer_harness.core import bootstrap_core
-
-        bootstrap_core()
-    sys.path += [str(ROOT / "IMTTranslate"), str(ROOT / "IMTRegister")]  # last: an installed IMT comes first
-
-
-def save(node, path: Path) -> None:
-    """Write a node into a file.
-
-    :raises RuntimeError: it cannot be written.
-    """
-    if not slicer.util.saveNode(node, str(path), properties={}):
-        raise RuntimeError(f"Cannot write {path}.")
-    print(path.name, flush=True)
+sys.path.append(str(Path(__file__).resolve().parent))
+from headless import leave, prepare, save, save_scene
 
 
 def register_volume(values: argparse.Namespace) -> None:
@@ -69,11 +48,7 @@ def register_volume(values: argparse.Namespace) -> None:
     save(result.segmentationNode, values.output / f"{node.GetName()}_labels.seg.nrrd")
     for atlas, transform in result.transformNodes.items():
         save(transform, values.output / f"{atlas}.h5")
-    scene = values.output / f"{node.GetName()}.mrb"
-    if not slicer.util.saveScene(str(scene)):
-        raise RuntimeError(f"Cannot write {scene}.")
-    print(scene.name, flush=True)
-    slicer.mrmlScene.Clear()
+    save_scene(values.output / f"{node.GetName()}.mrb")
 
 
 def main(arguments: list[str]) -> int:
@@ -91,7 +66,7 @@ def main(arguments: list[str]) -> int:
     if not values.input.is_file():
         print(f"There is no file {values.input}.", file=sys.stderr)
         return 2
-    prepare()
+    prepare("IMTTranslate", "IMTRegister")
     try:
         register_volume(values)
     except (ValueError, RuntimeError) as error:
@@ -101,16 +76,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    inSlicer = hasattr(slicer, "app")
-    try:
-        code = main(sys.argv[1:])
-    except SystemExit as error:  # argparse; without this, Slicer would stay open
-        code = int(error.code or 0)
-    except BaseException:  # likewise
-        traceback.print_exc()
-        code = 1
-    if inSlicer:
-        slicer.util.exit(code)
-    else:
-        sys.stdout.flush()
-        os._exit(code)  # VTK and Python take each other down in no certain order
+    leave(main)

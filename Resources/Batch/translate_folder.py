@@ -16,39 +16,25 @@ uses the logic and the scene. Exit codes: 0 good, 2 bad arguments, 3 some volume
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import traceback
 from pathlib import Path
 
 import slicer
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(Path(__file__).resolve().parent))
+from headless import leave, prepare, save, save_scene
+
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mgz")
-
-
-def prepare() -> None:
-    """Find the module; outside the Slicer application, give slicer-core what Slicer's application would."""
-    if not hasattr(slicer, "app"):
-        sys.path.append(str(ROOT / "Testing" / "harness"))
-        from slicer_harness.core import bootstrap_core
-
-        bootstrap_core()
-    sys.path.append(str(ROOT / "IMTTranslate"))  # last: an installed IMT comes first
 
 
 def translate_file(logic, path: Path, folder: Path, models: list[str]) -> None:
     """Load one volume, translate it, save the results and the scene `<name>.mrb`; the scene is empty afterwards."""
+    print(f"{path.name}:", flush=True)
     slicer.mrmlScene.Clear()
     node = slicer.util.loadVolume(str(path), properties={"show": False})
     for output in logic.translate(node, models):
-        name = f"{node.GetName()}_{output.GetAttribute('IMT.TargetModality')}_synthetic.nrrd"
-        if not slicer.util.saveNode(output, str(folder / name), properties={}):
-            raise RuntimeError(f"Cannot write {folder / name}.")
-        print(f"{path.name}: {name}", flush=True)
-    if not slicer.util.saveScene(str(folder / f"{node.GetName()}.mrb")):
-        raise RuntimeError(f"Cannot write the scene of {path.name}.")
-    slicer.mrmlScene.Clear()
+        save(output, folder / f"{node.GetName()}_{output.GetAttribute('IMT.TargetModality')}_synthetic.nrrd")
+    save_scene(folder / f"{node.GetName()}.mrb")
 
 
 def main(arguments: list[str]) -> int:
@@ -63,7 +49,7 @@ def main(arguments: list[str]) -> int:
         print(f"There are no volumes ({', '.join(SUFFIXES)}) in {values.input}.", file=sys.stderr)
         return 2
     values.output.mkdir(parents=True, exist_ok=True)
-    prepare()
+    prepare("IMTTranslate")
     from IMTTranslate import IMTTranslateLogic
 
     logic, failed = IMTTranslateLogic(), 0
@@ -77,16 +63,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    inSlicer = hasattr(slicer, "app")
-    try:
-        code = main(sys.argv[1:])
-    except SystemExit as error:  # argparse; without this, Slicer would stay open
-        code = int(error.code or 0)
-    except BaseException:  # likewise
-        traceback.print_exc()
-        code = 1
-    if inSlicer:
-        slicer.util.exit(code)
-    else:
-        sys.stdout.flush()
-        os._exit(code)  # VTK and Python take each other down in no certain order
+    leave(main)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import qt
 import slicer
-from translate_fixtures import ROOT, children, matrix_of, wait_until
+from panel_checks import ROOT, OpenPanel, wait_until
+from translate_fixtures import children, matrix_of
 
 from slicer_harness import host
 
@@ -110,17 +111,11 @@ def engine_missing() -> str:
     return engine_problem("greedy") or ""
 
 
-class RegisterPanel:
+class RegisterPanel(OpenPanel):
     """The open panel as a user has it before the eyes."""
 
-    def __init__(self, widget) -> None:
-        self.widget = widget
-        self.ui = widget.ui
-
-    @property
-    def parameters(self):
-        """The scene's parameter node, as the panel has it."""
-        return self.widget._parameterNode
+    verb, seconds = "Register", 120.0
+    register = OpenPanel.run
 
     def prepare(self, cohort: Cohort, modality: str = "T2", second: str | None = None):
         """Choose the subject and the atlas folder; with `second`, its real image too. Returns the input node."""
@@ -132,26 +127,6 @@ class RegisterPanel:
             host.choose(self.ui.secondSelector, cohort.volume(second).GetName())
         self.parameters.jobs = 1
         return node
-
-    def start(self) -> None:
-        """Click Register."""
-        assert self.ui.applyButton.enabled, self.ui.applyButton.toolTip
-        assert self.ui.applyButton.text == "Register"
-        self.ui.applyButton.click()
-
-    def wait(self) -> None:
-        """Until nothing runs."""
-        wait_until(lambda: not self.widget.panel.isRunning(), 120)
-
-    def register(self) -> str:
-        """Click Register and wait; returns what the panel says then."""
-        self.start()
-        self.wait()
-        return self.ui.statusLabel.text
-
-    def is_shown(self, widget) -> bool:
-        """Whether the panel shows a widget (its section may be closed)."""
-        return not widget.isHidden()
 
 
 @pytest.fixture(scope="session")

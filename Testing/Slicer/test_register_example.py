@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import slicer
+from panel_checks import run_example
 from register_fixtures import CODES
-from translate_fixtures import ROOT
 
-
-def run_example(*arguments) -> subprocess.CompletedProcess:
-    """The script's end, with what it printed."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, str(ROOT / "Resources" / "Batch" / "register_headless.py"), *map(str, arguments), "--jobs", "1"]
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+SCRIPT = "register_headless.py"
 
 
 def test_the_headless_example_saves_labels_transforms_and_a_scene(slicer_app, cohort, tmp_path):
     output = tmp_path / "Aus gabe"
-    result = run_example(cohort.subject / "T2.nii.gz", "T2", cohort.atlases, output)
+    result = run_example(SCRIPT, cohort.subject / "T2.nii.gz", "T2", cohort.atlases, output, "--jobs", 1)
     assert result.returncode == 0, result.stdout + result.stderr
     names = {"T2_labels.seg.nrrd", "T2_labels.seg.json", "head1.h5", "head2.h5", "T2.mrb"}
     assert {file.name for file in output.iterdir()} == names
@@ -45,6 +37,6 @@ def test_the_headless_example_saves_labels_transforms_and_a_scene(slicer_app, co
 def test_the_headless_example_says_what_is_wrong_without_a_traceback(slicer_app, cohort, tmp_path):
     cases = ((tmp_path / "fehlt.nii.gz", cohort.atlases, "fehlt.nii.gz"), (cohort.subject / "T2.nii.gz", tmp_path / "leer", "leer"))
     for path, atlases, word in cases:
-        result = run_example(path, "T2", atlases, tmp_path / "out")
+        result = run_example(SCRIPT, path, "T2", atlases, tmp_path / "out")
         assert result.returncode == 2 and word in result.stderr and "Traceback" not in result.stderr, result.stderr
     assert not (tmp_path / "out").exists()

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import xml.etree.ElementTree as ET
-
 import numpy as np
 import pytest
 import qt
 import slicer
+from panel_checks import HEAVY, ROOT, check_bindings, modules_of_opening, without_tooltip
 from register_fixtures import MODULE, UI, RegisterPanel
-from translate_fixtures import ROOT, add_head
+from translate_fixtures import add_head
 
 from slicer_harness import host
 from slicer_harness.host import choose
 
 # Bound by the panel itself: lists that change, and the table of atlases.
 HANDLED = {"model"}
-INTERACTIVE = {"QCheckBox", "QComboBox", "QSpinBox", "QDoubleSpinBox", "QLineEdit", "QPushButton", "QPlainTextEdit", "QTableWidget"}
-INTERACTIVE |= {"qMRMLNodeComboBox", "qMRMLTableView", "ctkPathLineEdit", "ctkSliderWidget", "QProgressBar"}
-HEAVY = ("torch", "SimpleITK", "nibabel", "pydicom", "safetensors", "scipy", "PIL", "matplotlib", "itk", "ants", "picsl_greedy")
-
-
-def bound_names() -> dict[str, str]:
-    """Widget → SlicerParameterName, as the .ui file says."""
-    found = {}
-    for widget in ET.parse(UI).iter("widget"):
-        for entry in widget.findall("property[@name='SlicerParameterName']"):
-            found[widget.get("name")] = entry.find("string").text
-    return found
-
 
 # --- What it shows -------------------------------------------------------------------------------------------------
 
@@ -47,56 +30,12 @@ def test_the_panel_opens_with_nothing_to_do_and_says_why(register_panel):
     assert parameters.weightAutomatic and not ui.weightSlider.enabled
 
 
-def test_every_named_widget_shows_one_parameter_and_every_parameter_is_shown(register_panel):
-    names = bound_names()
-    assert len(set(names.values())) == len(names) == len(register_panel.widget._boundWidgets)
-    assert set(names.values()) | HANDLED == set(type(register_panel.parameters).allParameters)
-
-
-def test_a_widget_and_its_parameter_follow_each_other(register_panel):
-    for widget_name, name in bound_names().items():
-        check_binding(register_panel, widget_name, name)
-
-
-def check_binding(panel, widget_name, name):
-    """Change the parameter and look at the widget, then the other way round."""
-    widget, parameters = getattr(panel.ui, widget_name), panel.parameters
-    kind = widget.className()
-    if kind == "qMRMLNodeComboBox":
-        first, second = (slicer.mrmlScene.AddNewNodeByClass(widget.nodeTypes[-1], f"{name} {n}") for n in (1, 2))
-        setattr(parameters, name, first)
-        assert widget.currentNode() is first, name
-        choose(widget, f"{name} 2")
-        assert getattr(parameters, name) is widget.currentNode() is second, name
-    elif kind == "QCheckBox":
-        for value in (not widget.checked, widget.checked):
-            setattr(parameters, name, value)
-            assert widget.checked == value, name
-            widget.checked = not value  # not a click: some rest until another is chosen
-            assert getattr(parameters, name) == (not value), name
-    elif kind == "QComboBox":
-        texts = [widget.itemText(index) for index in range(widget.count)]
-        assert len(texts) > 1
-        setattr(parameters, name, texts[-1])
-        assert widget.currentText == texts[-1], name
-        choose(widget, texts[0])
-        assert getattr(parameters, name) == widget.currentText == texts[0], name
-    else:
-        values = {"ctkPathLineEdit": (ROOT, str(ROOT / "Testing")), "QLineEdit": ("grey", "white"), "QSpinBox": (37, 11)}
-        first, second = values.get(kind, (0.5, 0.2))
-        shown = {"ctkPathLineEdit": "currentPath", "QLineEdit": "text"}.get(kind, "value")
-        setattr(parameters, name, first)
-        assert str(getattr(widget, shown)) == str(first), name
-        setattr(widget, shown, second)
-        assert str(getattr(parameters, name)) == str(second), name
+def test_every_parameter_is_shown_by_one_widget_and_each_follows_the_other(register_panel):
+    check_bindings(register_panel, UI, HANDLED)
 
 
 def test_everything_that_can_be_clicked_or_read_has_a_tooltip():
-    missing = []
-    for widget in ET.parse(UI).iter("widget"):
-        if widget.get("class") in INTERACTIVE and widget.find("property[@name='toolTip']/string") is None:
-            missing.append(widget.get("name"))
-    assert not missing
+    assert not without_tooltip(UI)
 
 
 # --- Choosing ------------------------------------------------------------------------------------------------------
@@ -283,29 +222,9 @@ def test_the_engines_folder_in_slicer_gets_what_make_setup_gives_it():
 
 # --- The module ----------------------------------------------------------------------------------------------------
 
-OPEN = """
-import sys
-from slicer_harness import host
-host.start()
-before = set(sys.modules)
-widget = host.open_module(sys.argv[1])
-import slicer
-node = slicer.util.addVolumeFromArray(__import__("numpy").zeros((4, 8, 9)), name="Kopf T1")
-widget.ui.inputSelector.setCurrentNode(node)
-widget.ui.translateToComboBox.currentIndex = 2
-print("NEW", *sorted(set(sys.modules) - before))
-import os
-sys.stdout.flush()
-os._exit(0)
-"""
-
-
 def test_opening_the_panel_alone_from_a_checkout_imports_nothing_heavy():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "Testing" / "harness"), "QT_QPA_PLATFORM": "offscreen"}
-    result = subprocess.run([sys.executable, "-c", OPEN, str(MODULE)], env=environment, capture_output=True, text=True, cwd=ROOT.parent)
-    assert result.returncode == 0, result.stderr[-3000:]
-    new = next(line for line in result.stdout.splitlines() if line.startswith("NEW")).split()[1:]
-    assert "IMTRegisterPanel.controller" in new and not {name.split(".")[0] for name in new} & set(HEAVY)
+    new, _said = modules_of_opening(MODULE, "widget.ui.translateToComboBox.currentIndex = 2")
+    assert "IMTRegisterPanel.controller" in new and not {name.split(".")[0] for name in new} & HEAVY
 
 
 def test_settings_are_remembered_in_a_new_scene_but_not_the_input(register_panel, tmp_path):

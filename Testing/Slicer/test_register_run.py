@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import slicer
 import vtk
+from panel_checks import run_own_test, wait_until
 from register_fixtures import CODES, GREY_MATTER, MODULE, load_volume
-from translate_fixtures import ROOT, add_rotation, matrix_of, node_ids, set_matrix, wait_until
+from translate_fixtures import add_rotation, matrix_of, node_ids, set_matrix
 
 VOXEL_MM = 5.0
 
@@ -213,7 +211,4 @@ def test_saving_the_labels_writes_how_they_came_to_be_beside_them(register_logic
 
 
 def test_the_modules_own_test_passes():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "Testing" / "harness"), "QT_QPA_PLATFORM": "offscreen"}
-    command = [sys.executable, "-m", "slicer_harness.run_module", str(MODULE), "--test"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0 and "own test passed" in result.stdout, result.stdout + result.stderr[-3000:]
+    run_own_test(MODULE)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import slicer
-from translate_fixtures import ROOT, add_head, add_rotation, matrix_of
+from panel_checks import ROOT, run_example
+from translate_fixtures import add_head, add_rotation, matrix_of
 
 SCRIPT = """
+import os
 import sys
 sys.path.insert(0, sys.argv[1])
 from slicer_harness.core import bootstrap_core
@@ -36,7 +37,6 @@ scores = logic.evaluate(result, other).scores
 assert scores[0]["mae"] > 0
 assert not {"qt", "PySide6", "torch"} & set(sys.modules)
 print("GOOD")
-import os
 sys.stdout.flush()
 os._exit(0)
 """
@@ -135,10 +135,7 @@ def test_the_batch_example_translates_the_good_volumes_and_names_the_bad_one(sli
     path = small_file(tmp_path / "Ein gabe ö")
     (path.parent / "kaputt.nii").write_bytes(b"nothing")
     output = tmp_path / "Aus gabe"
-    command = [sys.executable, str(ROOT / "Resources/Batch/translate_folder.py"), str(path.parent), str(output)]
-    command += ["--model", str(models / "tiny-T1-T2.json")]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = run_example("translate_folder.py", path.parent, output, "--model", models / "tiny-T1-T2.json")
     assert result.returncode == 3, result.stdout + result.stderr
     assert "kaputt.nii" in result.stderr and "Traceback" not in result.stderr
     assert sorted(file.name for file in output.iterdir()) == sorted(

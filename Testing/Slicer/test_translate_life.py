@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import qt
 import SampleData
 import slicer
-from translate_fixtures import MODULE, ROOT, Panel, add_head, children, wait_until
+from panel_checks import HEAVY, ROOT, modules_of_opening, run_own_test, wait_until
+from translate_fixtures import MODULE, Panel, add_head, children
 
 from slicer_harness import host
 from slicer_harness.host import choose
 
-HEAVY = ("torch", "SimpleITK", "nibabel", "pydicom", "safetensors", "scipy", "PIL", "matplotlib")
 SLOW_IMPORT_US = 200_000
 
 # --- Settings, reload ----------------------------------------------------------------------------------------------
@@ -75,33 +72,13 @@ def test_reloading_the_module_ends_its_runs_and_works_again(nothing_left, open_m
 
 # --- Opening -------------------------------------------------------------------------------------------------------
 
-OPEN = """
-import sys
-from slicer_harness import host
-host.start()
-before = set(sys.modules)
-widget = host.open_module(sys.argv[1])
-import slicer
-node = slicer.util.addVolumeFromArray(__import__("numpy").zeros((4, 8, 9)), name="Kopf T1")
-widget.ui.inputSelector.setCurrentNode(node)
-print("NEW", *sorted(set(sys.modules) - before))
-import os
-sys.stdout.flush()
-os._exit(0)
-"""
-
-
 def test_opening_the_panel_and_choosing_a_volume_imports_nothing_heavy():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "Testing" / "harness"), "QT_QPA_PLATFORM": "offscreen"}
-    command = [sys.executable, "-X", "importtime", "-c", OPEN, str(MODULE)]
     slow: dict[str, int] = {}
     for _ in range(3):  # on a busy machine any import may take long once
-        result = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert result.returncode == 0, result.stderr[-3000:]
-        new = next(line for line in result.stdout.splitlines() if line.startswith("NEW")).split()[1:]
+        new, said = modules_of_opening(MODULE, "", "-X", "importtime")
         assert "IMTTranslatePanel.controller" in new
-        assert not {name.split(".")[0] for name in new} & set(HEAVY)
-        lines = [line for line in result.stderr.splitlines() if line.startswith("import time:") and "cumulative" not in line]
+        assert not {name.split(".")[0] for name in new} & HEAVY
+        lines = [line for line in said.splitlines() if line.startswith("import time:") and "cumulative" not in line]
         times = {name.strip(): int(total) for _own, total, name in (line.split("|") for line in lines)}
         assert "IMTTranslatePanel.controller" in times
         slow = {name: times[name] for name in new if times.get(name, 0) > SLOW_IMPORT_US}
@@ -122,10 +99,7 @@ def test_the_phantoms_are_offered_in_the_sample_data_module_and_load_without_a_n
 
 
 def test_the_modules_own_test_passes():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "Testing" / "harness"), "QT_QPA_PLATFORM": "offscreen"}
-    command = [sys.executable, "-m", "slicer_harness.run_module", str(MODULE), "--test"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert result.returncode == 0 and "own test passed" in result.stdout, result.stdout + result.stderr[-3000:]
+    run_own_test(MODULE)
 
 
 def test_help_and_acknowledgement_name_both_papers_and_the_purpose(slicer_app):

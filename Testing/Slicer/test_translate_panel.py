@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ET
 
 import pytest
 import slicer
-from translate_fixtures import ROOT, add_head
+from panel_checks import ROOT, check_bindings, without_tooltip
+from translate_fixtures import add_head
 
 from slicer_harness.host import choose
 
 UI = ROOT / "IMTTranslate" / "Resources" / "UI" / "IMTTranslate.ui"
 # Kept by the rows of modalities, as the lists of models change: Slicer's own binding cannot do that.
 HANDLED = {"modelT1", "modelT2", "modelFLAIR", "modelPD", "modelOther"}
-INTERACTIVE = {"QCheckBox", "QComboBox", "QSpinBox", "QPushButton", "QTextBrowser", "QPlainTextEdit"}
-INTERACTIVE |= {"qMRMLNodeComboBox", "ctkPathLineEdit", "QProgressBar"}
-
-
-def bound_names() -> dict[str, str]:
-    """Widget → SlicerParameterName, as the .ui file says."""
-    found = {}
-    for widget in ET.parse(UI).iter("widget"):
-        for entry in widget.findall("property[@name='SlicerParameterName']"):
-            found[widget.get("name")] = entry.find("string").text
-    return found
-
 
 # --- What it shows -------------------------------------------------------------------------------------------------
 
@@ -37,61 +25,12 @@ def test_the_panel_opens_with_nothing_to_do_and_says_why(panel):
         assert not panel.is_shown(widget)
 
 
-def test_every_named_widget_shows_one_parameter_and_every_parameter_is_shown(panel):
-    names = bound_names()
-    assert len(set(names.values())) == len(names) == len(panel.widget._boundWidgets)
-    assert set(names.values()) | HANDLED == set(type(panel.parameters).allParameters)
-
-
-def test_a_widget_and_its_parameter_follow_each_other(panel):
-    for widget_name, name in bound_names().items():
-        check_binding(panel, widget_name, name)
-
-
-def check_binding(panel, widget_name, name):
-    """Change the parameter and look at the widget, then the other way round."""
-    widget, parameters = getattr(panel.ui, widget_name), panel.parameters
-    kind = widget.className()
-    if kind == "qMRMLNodeComboBox":
-        kind = widget.nodeTypes[0]
-        first, second = (slicer.mrmlScene.AddNewNodeByClass(kind, f"{name} {n}") for n in (1, 2))
-        setattr(parameters, name, first)
-        assert widget.currentNode() is first, name
-        choose(widget, f"{name} 2")
-        assert getattr(parameters, name) is widget.currentNode() is second, name
-    elif kind == "QCheckBox":
-        for value in (not widget.checked, widget.checked):
-            setattr(parameters, name, value)
-            assert widget.checked == value, name
-            widget.click()
-            assert getattr(parameters, name) == (not value) == widget.checked, name
-            widget.click()
-    elif kind == "QComboBox":
-        texts = [widget.itemText(index) for index in range(widget.count)]
-        assert len(texts) > 2
-        setattr(parameters, name, texts[2])
-        assert widget.currentText == texts[2], name
-        choose(widget, texts[1])
-        assert getattr(parameters, name) == widget.currentText == texts[1], name
-    elif kind == "QSpinBox":
-        setattr(parameters, name, 37)
-        assert widget.value == 37, name
-        widget.value = 11
-        assert getattr(parameters, name) == widget.value == 11, name
-    else:
-        assert kind == "ctkPathLineEdit"
-        setattr(parameters, name, ROOT)
-        assert widget.currentPath == str(ROOT)
-        widget.currentPath = str(ROOT / "Testing")
-        assert getattr(parameters, name) == ROOT / "Testing"
+def test_every_parameter_is_shown_by_one_widget_and_each_follows_the_other(panel):
+    check_bindings(panel, UI, HANDLED)
 
 
 def test_everything_that_can_be_clicked_or_read_has_a_tooltip():
-    missing = []
-    for widget in ET.parse(UI).iter("widget"):
-        if widget.get("class") in INTERACTIVE and widget.find("property[@name='toolTip']/string") is None:
-            missing.append(widget.get("name"))
-    assert not missing
+    assert not without_tooltip(UI)
 
 
 # --- Choosing ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import importlib
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,10 +15,10 @@ import pytest
 import qt
 import slicer
 import vtk
+from panel_checks import ROOT, OpenPanel, wait_until
 
 from slicer_harness import host
 
-ROOT = Path(__file__).resolve().parents[2]
 MODULE = ROOT / "IMTTranslate" / "IMTTranslate.py"
 SAMPLES = ROOT / "IMTTranslate" / "Resources" / "IMT-sample-data"
 SPACING = (1.0, 1.0, 3.0)
@@ -33,15 +32,6 @@ for number, (source, target) in enumerate((("T1", "T2"), ("T1", "FLAIR"), ("T2",
     write_tiny_package(folder, number, name=f"tiny-{source}-{target}", source=source, target=target)
 write_tiny_package(folder, 5, name="tiny-any", modalities=("T1", "T2", "PD"))
 """
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Let Qt work until the condition holds."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "this never happened"
-        slicer.app.processEvents()
-        time.sleep(0.005)
 
 
 def node_ids() -> list[str]:
@@ -157,33 +147,12 @@ def bad_volumes() -> dict[str, Callable]:
     }
 
 
-class Panel:
+class Panel(OpenPanel):
     """The open panel as a user has it before the eyes."""
 
-    def __init__(self, widget) -> None:
-        self.widget = widget
-        self.ui = widget.ui
+    verb = "Translate"
 
-    @property
-    def parameters(self):
-        """The scene's parameter node, as the panel has it."""
-        return self.widget._parameterNode
-
-    def start(self) -> None:
-        """Click Translate."""
-        assert self.ui.applyButton.enabled, self.ui.applyButton.toolTip
-        assert self.ui.applyButton.text == "Translate"
-        self.ui.applyButton.click()
-
-    def wait(self) -> None:
-        """Until nothing runs."""
-        wait_until(lambda: not self.widget.panel.isRunning())
-
-    def translate(self) -> str:
-        """Click Translate and wait; returns what the panel says then."""
-        self.start()
-        self.wait()
-        return self.ui.statusLabel.text
+    translate = OpenPanel.run
 
     def compare(self) -> str:
         """Click Compare and wait; returns what the panel says then."""
@@ -203,10 +172,6 @@ class Panel:
             if hidden == {False}:
                 rows[target] = [models.itemData(index) for index in range(models.count)]
         return rows
-
-    def is_shown(self, widget) -> bool:
-        """Whether the panel shows a widget (its section may be closed)."""
-        return not widget.isHidden()
 
 
 @pytest.fixture(scope="session")
