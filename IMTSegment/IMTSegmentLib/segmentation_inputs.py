@@ -85,11 +85,11 @@ def prepare_segmentation(
         raise BadInput("A second image (--second) and a translation model (--translator) exclude each other: leave one out.")
     check_image(given)
     check_possible(given, card, VERB)
-    warnings = check_modality(given, card, settings, VERB)
+    warnings = check_modality(given, card, card.source, settings.check_modality, VERB)
     fitted, said = None, []
     if second is not None:
         fitted, said = fit_second(second, given)
-        said = check_modality(second, card, settings, VERB, card.second) + said
+        said = check_modality(second, card, card.second, settings.check_modality, VERB) + said
     corrected = correct_bias(given) if settings.bias_correction else given
     views = _views(corrected, card, {})
     unusual = check_histogram(given, views[0], card)  # also refuses what shows no head at all

@@ -6,15 +6,14 @@ names must lie beside it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from IMTCore.architectures import Architecture, Schema
-from IMTCore.card_checks import NAME_PATTERN, NETWORK, SLICING, WEIGHTS, CardChecker
-from IMTCore.cards import MAX_CARD_BYTES, ModelCard
-from IMTCore.errors import BadInput, BadModel
+from IMTCore.card_checks import CARD, NAME_PATTERN, NETWORK, SLICING, WEIGHTS, CardChecker
+from IMTCore.cards import PackageCard, read_card_file
+from IMTCore.errors import BadInput
 from IMTCore.label_names import LabelName, LabelNames
 
 from .architectures import SEGMENTERS
@@ -24,28 +23,12 @@ GIVEN, SECOND = "given", "second"
 MAX_TEXT = 200
 
 _TOP: Schema = {
-    "format": ((int,), True),
+    **CARD,
     "kind": ((str,), True),
-    "name": ((str,), True),
-    "version": ((str,), True),
-    "title": ((str,), True),
-    "description": ((str,), False),
     "task": ((str,), True),
-    "default": ((bool,), False),
-    "source": ((str,), True),
     "channels": ((list,), True),
     "second": ((dict,), False),
     "classes": ((list,), True),
-    "network": ((dict,), True),
-    "slicing": ((dict,), True),
-    "percentile": ((float, int), True),
-    "accepts": ((dict,), False),
-    "weights": ((dict,), True),
-    "training": ((dict,), True),
-    "metrics": ((list,), True),
-    "intended_use": ((str,), True),
-    "limits": ((list,), True),
-    "citations": ((list,), False),
 }
 _SECOND: Schema = {"modality": ((str,), True), "translator": ((dict,), False)}
 _TRANSLATOR: Schema = {"name": ((str,), True), "sha256": ((str,), True)}
@@ -57,26 +40,16 @@ _WEIGHTS: Schema = {key: value for key, value in WEIGHTS.items() if key != "url"
 
 
 @dataclass(frozen=True)
-class SegmenterCard(ModelCard):
+class SegmenterCard(PackageCard):
     """A checked card of a segmentation model.
 
-    What a translation model's card also has (`name`, `source`, `slicing`, `planes`, `percentile`, `stride`, `sha256`,
-    `weights_path`, `build_network`) means the same here. `source` is the given modality.
-
-    Attributes:
-        path: the card's file.
-        content: the whole card as read.
+    `source` is the given modality.
     """
 
     @property
     def task(self) -> str:
         """What is segmented, "tissue" for example: models of one task can stand in for each other."""
         return self.content["task"]
-
-    @property
-    def target(self) -> str:
-        """The task: what this model makes of its source."""
-        return self.task
 
     @property
     def second(self) -> str | None:
@@ -108,28 +81,15 @@ class SegmenterCard(ModelCard):
         """The kind of network."""
         return SEGMENTERS[self.content["network"]["kind"]]
 
-    def translates(self, source: str, target: str) -> bool:
-        """Never: it segments."""
-        return False
-
     def summary(self) -> dict[str, Any]:
         """What a list of models shows."""
-        weights = self.content["weights"]
         return {
-            "name": self.name,
-            "version": self.content["version"],
-            "title": self.content["title"],
+            **super().summary(),
             "task": self.task,
-            "source": self.source,
             "second": self.second,
             "translator": None if self.translator is None else self.translator["name"],
             "structures": [entry.name for entry in self.classes.values()],
             "default": self.content.get("default", False),
-            "licence": weights["licence"],
-            "bytes": weights["bytes"],
-            "sha256": self.sha256,
-            "present": self.weights_path.is_file(),
-            "path": str(self.path),
         }
 
 
@@ -139,17 +99,9 @@ def read_segmenter_card(path: Path) -> SegmenterCard:
     Raises:
         BadModel: missing, too long, not JSON, or not a segmentation model's card: the message names the file and the key.
     """
-    path = Path(path)
-    try:
-        if path.stat().st_size > MAX_CARD_BYTES:
-            raise BadModel(f"{path} is too large for a model card ({path.stat().st_size} bytes).")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadModel(f"The model card {path} cannot be read: {error.strerror}. Check the path.") from error
-    except (ValueError, RecursionError) as error:
-        raise BadModel(f"The model card {path} is not valid JSON ({error}). Get the model again.") from error
+    content = read_card_file(path)
     check_segmenter_card(content, path)
-    return SegmenterCard(path, content)
+    return SegmenterCard(Path(path), content)
 
 
 def check_segmenter_card(content: Any, path: Path) -> None:

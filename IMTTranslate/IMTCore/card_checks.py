@@ -15,20 +15,18 @@ CARD_FORMAT = 1
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
 ANY = "any"
 
-_TOP: Schema = {
+# What the cards of all kinds of model have.
+CARD: Schema = {
     "format": ((int,), True),
     "name": ((str,), True),
     "version": ((str,), True),
     "title": ((str,), True),
     "description": ((str,), False),
     "source": ((str,), True),
-    "target": ((str,), True),
-    "modalities": ((list,), False),
     "default": ((bool,), False),
     "network": ((dict,), True),
     "slicing": ((dict,), True),
     "percentile": ((float, int), True),
-    "output_range": ((list,), True),
     "accepts": ((dict,), False),
     "weights": ((dict,), True),
     "training": ((dict,), True),
@@ -37,6 +35,7 @@ _TOP: Schema = {
     "limits": ((list,), True),
     "citations": ((list,), False),
 }
+_TOP: Schema = {**CARD, "target": ((str,), True), "modalities": ((list,), False), "output_range": ((list,), True)}
 # `channel`: which output of a network of several targets is this model's; such models share their weights file.
 NETWORK: Schema = {"kind": ((str,), True), "arguments": ((dict,), True), "channel": ((int,), False)}
 SLICING: Schema = {

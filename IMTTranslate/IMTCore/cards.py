@@ -7,6 +7,7 @@ names must lie beside it.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ MAX_CARD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
-class ModelCard:
-    """A checked card.
+class PackageCard(ABC):
+    """A checked card: what the cards of all kinds of model have.
 
     Attributes:
         path: the card's file.
@@ -45,16 +46,6 @@ class ModelCard:
         return self.content["source"]
 
     @property
-    def target(self) -> str:
-        """Translated modality, or "any"."""
-        return self.content["target"]
-
-    @property
-    def modalities(self) -> list[str]:
-        """The modalities of an any-to-any model, in the order of their codes; empty for a model of one pair."""
-        return list(self.content.get("modalities", []))
-
-    @property
     def slicing(self) -> SlicingSpec:
         """How slices are cut (in the first plane, if there are several)."""
         values = self.content["slicing"]
@@ -70,12 +61,6 @@ class ModelCard:
     def percentile(self) -> float:
         """Foreground percentile of the input that is normalised to 1."""
         return float(self.content["percentile"])
-
-    @property
-    def output_range(self) -> tuple[float, float]:
-        """Intensities of the output that the network's −1 and 1 stand for."""
-        low, high = self.content["output_range"]
-        return float(low), float(high)
 
     @property
     def sha256(self) -> str:
@@ -94,9 +79,9 @@ class ModelCard:
         return tuple(slicing.get("planes", (slicing["plane"],)))
 
     @property
+    @abstractmethod
     def architecture(self) -> Architecture:
         """The kind of network."""
-        return ARCHITECTURES[self.content["network"]["kind"]]
 
     @property
     def stride(self) -> int:
@@ -104,14 +89,8 @@ class ModelCard:
         return self.architecture.stride(self.content["network"]["arguments"])
 
     def build_network(self) -> nn.Module:
-        """A generator of the card's architecture with all its outputs, weights not loaded. Imports torch."""
+        """A network of the card's architecture with all its outputs, weights not loaded. Imports torch."""
         return self.architecture.build(self.content["network"]["arguments"])
-
-    def translates(self, source: str, target: str) -> bool:
-        """Whether this model translates `source` to `target`."""
-        if self.modalities:
-            return source != target and source in self.modalities and target in self.modalities
-        return (self.source, self.target) == (source, target)
 
     def summary(self) -> dict[str, Any]:
         """What a list of models shows."""
@@ -121,8 +100,6 @@ class ModelCard:
             "version": self.content["version"],
             "title": self.content["title"],
             "source": self.source,
-            "target": self.target,
-            "modalities": self.modalities,
             "licence": weights["licence"],
             "bytes": weights["bytes"],
             "sha256": self.sha256,
@@ -131,20 +108,65 @@ class ModelCard:
         }
 
 
+@dataclass(frozen=True)
+class ModelCard(PackageCard):
+    """A checked card of a translation model."""
+
+    @property
+    def target(self) -> str:
+        """Translated modality, or "any"."""
+        return self.content["target"]
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities of an any-to-any model, in the order of their codes; empty for a model of one pair."""
+        return list(self.content.get("modalities", []))
+
+    @property
+    def output_range(self) -> tuple[float, float]:
+        """Intensities of the output that the network's −1 and 1 stand for."""
+        low, high = self.content["output_range"]
+        return float(low), float(high)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The kind of network."""
+        return ARCHITECTURES[self.content["network"]["kind"]]
+
+    def translates(self, source: str, target: str) -> bool:
+        """Whether this model translates `source` to `target`."""
+        if self.modalities:
+            return source != target and source in self.modalities and target in self.modalities
+        return (self.source, self.target) == (source, target)
+
+    def summary(self) -> dict[str, Any]:
+        """What a list of models shows."""
+        return {**super().summary(), "target": self.target, "modalities": self.modalities}
+
+
 def read_card(path: Path) -> ModelCard:
     """Read and check a card.
 
     Raises:
-        BadModel: missing, too long, not JSON, or not a card: the message names the file and the key.
+        BadModel: missing, too long, not JSON, or not a translation model's card: the message names the file and the key.
+    """
+    content = read_card_file(path)
+    check_card(content, Path(path))
+    return ModelCard(Path(path), content)
+
+
+def read_card_file(path: Path) -> Any:
+    """What a card's file holds, not checked.
+
+    Raises:
+        BadModel: missing, too long or not JSON.
     """
     path = Path(path)
     try:
         if path.stat().st_size > MAX_CARD_BYTES:
             raise BadModel(f"{path} is too large for a model card ({path.stat().st_size} bytes).")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadModel(f"The model card {path} cannot be read: {error.strerror}. Check the path.") from error
     except (ValueError, RecursionError) as error:
         raise BadModel(f"The model card {path} is not valid JSON ({error}). Import or download the model again.") from error
-    check_card(content, path)
-    return ModelCard(path, content)

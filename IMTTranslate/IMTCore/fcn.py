@@ -14,40 +14,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-VARIANTS = ("32s", "16s", "8s")  # in the order in which they are trained
+from .fcn_arguments import INPUT_SCALINGS, VARIANTS, check_arguments
+
 VGG_FILTERS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 CLASSIFIER_FILTERS = 4096
 # Factors of pool4 and pool3 where the skips are trained at once with the rest (voc-fcn8s-atonce).
 SKIP_SCALES = {"score_pool4": 0.01, "score_pool3": 0.0001}
-# (scale, shift) from [-1, 1] to what the first convolution takes. ImageNet's mean and deviation are those of grey images:
-# averages over the colours; `vgg_weights` puts each colour's difference into the first convolution.
-INPUT_SCALINGS: dict[str, tuple[float, float]] = {
-    "none": (1.0, 0.0),
-    "torchvision": (0.5 / 0.226, (0.5 - 0.449) / 0.226),  # intensities 0-1, less the mean, by the standard deviation
-    "caffe": (127.5, 127.5 - 344 / 3),  # intensities 0-255, less the mean of (104, 117, 123)
-}
 # Where the finer grid begins in the coarser one's deconvolution, by padding: Caffe's Crop layer. `skip`: of the
 # skip's scores in the deconvolution's frame at pool4 and pool3 (padding 100), of the deconvolution in the skip's (0).
 CROPS: dict[int, dict[str, int]] = {
     100: {"score_pool4": 5, "score_pool3": 9, "32s": 19, "16s": 27, "8s": 31},
     0: {"score_pool4": 1, "score_pool3": 1, "32s": 16, "16s": 8, "8s": 4},
 }
-
-# For model cards: key → (types, required); key → (least, most); key → allowed values.
-ARGUMENTS: dict[str, tuple[tuple[type, ...], bool]] = {
-    "classes": ((int,), True),
-    "in_channels": ((int,), True),
-    "variant": ((str,), False),
-    "width": ((float, int), False),
-    "padding": ((int,), False),
-    "skip_scaling": ((bool,), False),
-    "input_scaling": ((str,), False),
-    "dropout": ((float, int), False),
-}
-BOUNDS: dict[str, tuple[float, float]] = {"classes": (2, 256), "in_channels": (1, 64), "width": (1 / 64, 2), "dropout": (0, 0.95)}
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "variant": VARIANTS, "padding": tuple(CROPS), "input_scaling": tuple(INPUT_SCALINGS)
-}  # fmt: skip
 
 
 class FCN(nn.Module):
@@ -139,20 +117,6 @@ class FCN(nn.Module):
         if self.padding:
             return x + _crop(skip, x.shape[-2:], start)
         return _crop(x, skip.shape[-2:], start) + skip
-
-
-def check_arguments(arguments: dict[str, Any]) -> None:
-    """Check the values of FCN's arguments.
-
-    Raises:
-        ValueError: naming the argument and what it may be.
-    """
-    for key, (least, most) in BOUNDS.items():
-        if key in arguments and not least <= arguments[key] <= most:
-            raise ValueError(f"{key} must be from {least:g} to {most:g}, not {arguments[key]!r}")
-    for key, allowed in CHOICES.items():
-        if key in arguments and arguments[key] not in allowed:
-            raise ValueError(f"{key} must be one of {', '.join(map(str, allowed))}, not {arguments[key]!r}")
 
 
 def _scaled(filters: int, width: float) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .bias_field import correct_bias
-from .cards import ModelCard
+from .cards import ModelCard, PackageCard
 from .errors import BadInput
 from .orientation import anatomical_axes
 from .plausibility import MIN_IN_PLANE_VOXELS, check_histogram, check_modality, check_possible
@@ -58,7 +58,8 @@ def prepare_input(volume: Volume, card: ModelCard, settings: TranslationSettings
     start = time.perf_counter()
     check_image(volume)
     check_possible(volume, card)
-    warnings = check_modality(volume, card, settings)
+    chosen = settings.source if card.modalities and settings.source else card.source
+    warnings = check_modality(volume, card, chosen, settings.check_modality)
     corrected = correct_bias(volume) if settings.bias_correction else volume
     planes = card.planes[:1] if settings.single_plane else usable_planes(volume, card)
     try:
@@ -69,7 +70,7 @@ def prepare_input(volume: Volume, card: ModelCard, settings: TranslationSettings
     return PreparedInput(volume, views, warnings or unusual, time.perf_counter() - start)
 
 
-def usable_planes(volume: Volume, card: ModelCard) -> list[str]:
+def usable_planes(volume: Volume, card: PackageCard) -> list[str]:
     """The card's planes in which this volume has slices: its first, and others unless slices are few or thick.
 
     A stack of thick slices cut across shows bands, which no network was trained on.

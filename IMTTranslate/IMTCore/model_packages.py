@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .card_checks import check_card
-from .cards import ModelCard, read_card
+from .cards import PackageCard, read_card
 from .errors import BadModel
 from .files import whole_file
 from .weights_file import read_weights_file
@@ -26,10 +26,10 @@ from .weights_file import read_weights_file
 MAX_HEADER_BYTES = 1 << 20  # safetensors' own limit is 100 MB; a U-Net needs a few kB
 ALLOWED_DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 INDEX_DTYPES = {"I16": torch.int16, "I32": torch.int32}  # of a forest's tables, each as the network has it
-Card = TypeVar("Card", bound=ModelCard)
+Card = TypeVar("Card", bound=PackageCard)
 
 
-def load_network(card: ModelCard, content: bytes | None = None, as_stored: bool = False) -> nn.Module:
+def load_network(card: PackageCard, content: bytes | None = None, as_stored: bool = False) -> nn.Module:
     """The card's network with its weights, in evaluation mode, on the CPU.
 
     Args:
@@ -56,7 +56,7 @@ def load_network(card: ModelCard, content: bytes | None = None, as_stored: bool 
     return (network if as_stored else network.float()).eval()
 
 
-def read_weights(card: ModelCard, content: bytes | None = None) -> dict[str, Tensor]:
+def read_weights(card: PackageCard, content: bytes | None = None) -> dict[str, Tensor]:
     """The checked tensors of a package, as stored. Arguments and errors as `load_network`."""
     content = read_weights_file(card) if content is None else content
 

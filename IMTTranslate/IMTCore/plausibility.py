@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .cards import ModelCard
+from .cards import PackageCard
 from .contrast import guess_modality
 from .errors import BadInput
 from .intensity import background_value, foreground_mask
 from .modality_names import guess_from_text
 from .orientation import anatomical_axes
 from .preparation import PreparedVolume
-from .settings import TranslationSettings
 from .volume import Volume
 
 MIN_DISTINCT_VALUES = 10  # below that it is a mask or a label map, not an image
@@ -34,7 +33,7 @@ def check_many_values(volume: Volume) -> None:
         )
 
 
-def check_possible(volume: Volume, card: ModelCard, verb: str = "translate") -> None:
+def check_possible(volume: Volume, card: PackageCard, verb: str = "translate") -> None:
     """Check size and histogram of an input, before it is prepared: a wrong voxel size would ask for endless memory.
 
     Args:
@@ -67,31 +66,27 @@ def check_possible(volume: Volume, card: ModelCard, verb: str = "translate") -> 
         )
 
 
-def check_modality(
-    volume: Volume, card: ModelCard, settings: TranslationSettings, verb: str = "translate", modality: str | None = None
-) -> list[str]:
-    """Check that the image shows the model's source, before any time is spent on it.
+def check_modality(volume: Volume, card: PackageCard, modality: str, refuse: bool, verb: str = "translate") -> list[str]:
+    """Check that the image shows what the model takes, before any time is spent on it.
 
     Args:
         volume: the input.
         card: the card.
-        settings: their `source` is what an any-to-any model is to translate; without `check_modality` nothing is
-            refused for its modality.
+        modality: what the image is to show.
+        refuse: whether an image that surely shows another modality is refused; else there is a warning.
         verb: as in `check_possible`.
-        modality: what the image is to show, where that is not the source.
 
     Returns:
         A warning in words for the user, if the image may show another modality.
 
     Raises:
-        BadInput: if the image surely shows another modality.
+        BadInput: if the image surely shows another modality, and `refuse` says so.
     """
-    source = card.source if not card.modalities or settings.source is None else settings.source
-    other = _other_modality(volume, card, modality or source, settings.check_modality, verb)
+    other = _other_modality(volume, card, modality, refuse, verb)
     return [other] if other else []
 
 
-def check_histogram(volume: Volume, prepared: PreparedVolume, card: ModelCard) -> list[str]:
+def check_histogram(volume: Volume, prepared: PreparedVolume, card: PackageCard) -> list[str]:
     """Check the histogram of a prepared input.
 
     Args:
@@ -139,7 +134,7 @@ def doubt_of_modality(volume: Volume, modality: str) -> str | None:
     return f"{volume.name} looks like a {guess.modality} image, but is said to be {modality}. Check that it is a {modality} image."
 
 
-def _other_modality(volume: Volume, card: ModelCard, source: str, refuse: bool, verb: str) -> str | None:
+def _other_modality(volume: Volume, card: PackageCard, source: str, refuse: bool, verb: str) -> str | None:
     """A warning if the image looks like another modality than `source`; BadInput if it surely is one and `refuse` says so."""
     named = guess_from_text(source)
     wanted = "T1" if named == "T1C" else named

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-from .cards import ModelCard
+from .cards import PackageCard
 from .errors import BadModel
 
 
-def read_weights_file(card: ModelCard) -> bytes:
+def read_weights_file(card: PackageCard) -> bytes:
     """The file's bytes.
 
     Raises:

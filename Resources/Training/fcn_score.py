@@ -37,7 +37,7 @@ from unseen_subjects import check_unseen
 from IMTCore.catalogue import find_card, list_cards
 from IMTCore.devices import choose_device
 from IMTCore.errors import BadInput, ImtError
-from IMTCore.fcn import VARIANTS
+from IMTCore.fcn_arguments import VARIANTS
 from IMTCore.files import check_writable, write_json, write_text
 from IMTCore.provenance import read_mark, sidecar_path
 from IMTCore.settings import TranslationSettings

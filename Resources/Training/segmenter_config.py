@@ -17,7 +17,7 @@ for _module in ("IMTTranslate", "IMTSegment"):  # until make setup has installed
 from experiment import PLANES, flag
 
 from IMTCore.errors import BadInput
-from IMTCore.fcn import VARIANTS
+from IMTCore.fcn_arguments import VARIANTS
 from IMTCore.slicing import SlicingSpec
 from IMTSegmentLib.architectures import SEGMENTERS
 

@@ -12,19 +12,15 @@ from torch.nn import functional as F
 
 from IMTCore.errors import BadModel
 from IMTCore.fcn import (
-    ARGUMENTS,
-    BOUNDS,
-    CHOICES,
     CROPS,
     FCN,
-    INPUT_SCALINGS,
-    VARIANTS,
     VGG_FILTERS,
     bilinear_deconvolution,
     initialise,
     load_previous_stage,
     parameter_groups,
 )
+from IMTCore.fcn_arguments import ARGUMENTS, BOUNDS, CHOICES, INPUT_SCALINGS, VARIANTS
 from IMTCore.vgg_weights import COLOURS, initial_weights, load_vgg
 
 NARROW = 1 / 32
@@ -144,6 +140,7 @@ def test_arguments_that_no_network_has_are_named(wrong: dict) -> None:
 
 
 def test_the_schema_for_cards_covers_every_argument() -> None:
+    assert set(CHOICES["padding"]) == set(CROPS)
     assert set(ARGUMENTS) == set(FCN(2, width=NARROW).arguments)
     assert set(BOUNDS) | set(CHOICES) == set(ARGUMENTS) - {"skip_scaling"}
 

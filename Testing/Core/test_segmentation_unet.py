@@ -9,7 +9,6 @@ import torch
 from network_checks import on_paper, one_thread, parameters  # noqa: F401
 from torch.nn import functional as F
 
-from IMTCore import fcn
 from IMTCore.fcn import FCN
 from IMTCore.segmentation_unet import SegmentationUNet
 from IMTSegmentLib.architectures import SEGMENTERS
@@ -117,11 +116,3 @@ def test_a_network_is_built_again_from_its_own_arguments(kind: str) -> None:
     again = architecture.build(network.arguments)
     again.load_state_dict(network.state_dict())
     assert set(architecture.arguments) == set(network.arguments) == set(inspect.signature(type(network)).parameters)
-
-
-def test_a_card_may_say_of_an_fcn_what_the_fcn_takes() -> None:
-    """The card's table is a copy: the network's own is in a file that imports torch."""
-    architecture = SEGMENTERS["fcn"]
-    assert architecture.arguments == fcn.ARGUMENTS
-    assert architecture.bounds == fcn.BOUNDS
-    assert {key: set(values) for key, values in architecture.choices.items()} == {key: set(v) for key, v in fcn.CHOICES.items()}
