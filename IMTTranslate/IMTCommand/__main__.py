@@ -35,6 +35,7 @@ COMMANDS = {
     "atlas": "check an atlas set (modalities, labels, grids, names), or build one",
     "experiment": "registration experiments: tables of methods, known transforms, weights by cross-validation",
     "models": "list, show, verify, download, remove or import models",
+    "dicom": "write a translated volume as a new series, marked synthetic, of its DICOM study",
     "evaluate": "score a prediction against the truth: MAE, PSNR, SSIM, MI",
     "study": "make a reader study (which image is synthetic?) and score its readers",
     "doctor": "check this installation and say what to mend",

@@ -29,6 +29,25 @@ def series_in(folder: Path) -> list[str]:
         sitk.ProcessObject.SetGlobalWarningDisplay(previous)
 
 
+def series_files(folder: Path) -> list[str]:
+    """The files of the one image series in `folder`, in the order of the slices.
+
+    Raises:
+        BadInput: no series, or more than one.
+    """
+    import SimpleITK as sitk
+
+    series = series_in(folder)
+    if not series:
+        raise BadInput(f"{folder} holds no DICOM image series. Choose the folder that holds the slices' files.")
+    if len(series) > 1:
+        raise BadInput(
+            f"{folder} holds {len(series)} DICOM series: {', '.join(series[:5])}. "
+            "Put the series to translate in a folder of its own."
+        )
+    return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+
+
 def read_series(folder: Path) -> Volume:
     """Read the one image series in `folder`.
 
@@ -41,15 +60,7 @@ def read_series(folder: Path) -> Volume:
     """
     import SimpleITK as sitk
 
-    series = series_in(folder)
-    if not series:
-        raise BadInput(f"{folder} holds no DICOM image series. Choose the folder that holds the slices' files.")
-    if len(series) > 1:
-        raise BadInput(
-            f"{folder} holds {len(series)} DICOM series: {', '.join(series[:5])}. "
-            "Put the series to translate in a folder of its own."
-        )
-    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    names = series_files(folder)
     try:
         headers = [_header_of(name) for name in names]
         if len(names) > 1:
