@@ -12,7 +12,7 @@ import numpy as np
 
 from IMTCore.errors import BadInput
 from IMTCore.volume import Geometry, Volume
-from IMTCore.volume_io import image_suffix
+from IMTCore.volume_io import image_suffix, nifti_affine_ras
 
 WRITABLE = (".nii", ".nii.gz", ".nrrd")
 STEPS = 255
@@ -112,7 +112,7 @@ def _read_nifti(path: Path) -> tuple[np.ndarray, Geometry]:
 
     image = nibabel.load(path)
     values = np.ascontiguousarray(np.asarray(image.dataobj, dtype=np.float32).T)
-    return values, Geometry.from_affine_ras(image.affine, values.shape[-3:])
+    return values, Geometry.from_affine_ras(nifti_affine_ras(image), values.shape[-3:])
 
 
 def _read_nrrd(path: Path) -> tuple[np.ndarray, Geometry]:

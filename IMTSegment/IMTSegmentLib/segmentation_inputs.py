@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from IMTCore.bias_field import correct_bias
-from IMTCore.cards import ModelCard
+from IMTCore.cards import ModelCard, PackageCard
 from IMTCore.errors import BadInput
 from IMTCore.inputs import PreparedInput, usable_planes
 from IMTCore.plausibility import check_histogram, check_modality, check_possible
@@ -89,15 +89,18 @@ def prepare_segmentation(
     fitted, said = None, []
     if second is not None:
         fitted, said = fit_second(second, given)
-        said = check_modality(second, card, card.second, settings.check_modality, VERB) + said
+        said = check_modality(second, card, card.second, settings.check_modality, "use") + said
+    if fitted is None and translator is not None:
+        check_possible(given, translator)  # its plane may be another
     corrected = correct_bias(given) if settings.bias_correction else given
     views = _views(corrected, card, {})
     unusual = check_histogram(given, views[0], card)  # also refuses what shows no head at all
     translation = None
     if fitted is None and translator is not None:
         # The model's own checks of the modality are the same as above.
-        translation = PreparedInput(corrected, _views(corrected, translator, _by_slicing(views, card)), [], 0.0)
-        unusual = unusual or check_histogram(given, translation.views[0], translator)
+        translated = _views(corrected, translator, _by_slicing(views, card))
+        unusual = unusual or check_histogram(given, translated[0], translator)
+        translation = PreparedInput(corrected, translated, warnings or unusual, 0.0)
     seconds = time.perf_counter() - start
     return SegmentationInput(given, views, fitted, translation, (warnings or unusual) + said, seconds)
 
@@ -139,7 +142,7 @@ def _is_synthetic(path: Path) -> bool:
 Slicing = tuple[object, ...]
 
 
-def _slicing(card: ModelCard, plane: str) -> Slicing:
+def _slicing(card: PackageCard, plane: str) -> Slicing:
     """What decides a view's images: equal for two models, they share it."""
     spec = card.slicing
     # A padded size depends on the stride; the paper's mode pads nothing.
@@ -147,11 +150,11 @@ def _slicing(card: ModelCard, plane: str) -> Slicing:
     return plane, spec.mode, *extent, card.percentile
 
 
-def _by_slicing(views: tuple[PreparedVolume, ...], card: ModelCard) -> dict[Slicing, PreparedVolume]:
+def _by_slicing(views: tuple[PreparedVolume, ...], card: PackageCard) -> dict[Slicing, PreparedVolume]:
     return {_slicing(card, view.spec.plane): view for view in views}
 
 
-def _views(volume: Volume, card: ModelCard, known: dict[Slicing, PreparedVolume]) -> tuple[PreparedVolume, ...]:
+def _views(volume: Volume, card: PackageCard, known: dict[Slicing, PreparedVolume]) -> tuple[PreparedVolume, ...]:
     """The volume in each plane of a model; those in `known` are taken from there, with the model's own neighbours."""
     views = []
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from IMTCore import derived_outputs, provenance
-from IMTCore.derived_outputs import OutputWriter, check_mark_free, check_outputs, colour_table
+from IMTCore.derived_outputs import OutputWriter, check_mark_free, check_outputs, check_written, colour_table
 from IMTCore.errors import BadInput
 from IMTCore.files import sha256_of
 from IMTCore.provenance import sidecar_path, versions
@@ -96,6 +96,8 @@ def write_segmentation(
     line = header_line(result)
     record = {**inputs, **result.record, "versions": versions()}
     with OutputWriter() as writer:
+        # What is written first gets its name last: where new labels are, all else is there too.
+        writer.volume(outputs.labels, result.labels, line, {**base_record("labels", result.derived), **record})
         if outputs.translated is not None:
             _write_translated(result, outputs.translated, inputs["input"], writer)
         if outputs.probabilities is not None:
@@ -103,7 +105,6 @@ def write_segmentation(
         if outputs.statistics is not None:
             writer.text(outputs.statistics, statistics_table(result.statistics))
         writer.names(outputs.table, result.names)
-        writer.volume(outputs.labels, result.labels, line, {**base_record("labels", result.derived), **record})
         if outputs.report is not None:
             writer.json(outputs.report, {**report(result, seconds), **record, **(more or {})})
 
@@ -158,6 +159,7 @@ def _write_probabilities(
 ) -> None:
     temporary = writer.temporary(path)
     save_probabilities(temporary, result.probabilities, result.labels, line)
+    check_written(temporary)
     volumes = [{"code": 0, "name": "background"}, *({"code": code, "name": result.names.name_of(code)} for code in result.codes)]
     writer.json(
         sidecar_path(path),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from IMTCore.errors import BadModel
-from IMTCore.files import data_folder
+from IMTCore.errors import BadInput, BadModel, OutputFailure
+from IMTCore.files import data_folder, describe_write_error
 
 from .segmenter_cards import SegmenterCard, read_segmenter_card
 
@@ -73,6 +73,30 @@ def find_segmenter(model: str) -> SegmenterCard:
     raise BadModel(
         f"There is no segmentation model {model!r}. Models here: {names}. Give a name, a task such as tissue, or a card's path.{trouble}"
     )
+
+
+def remove_segmenter(name: str) -> list[Path]:
+    """Delete a model of the user's folder, card and weights; shipped ones stay.
+
+    Returns:
+        The files that were deleted.
+
+    Raises:
+        BadInput: the user's folder has no such model. OutputFailure: a file cannot be deleted.
+    """
+    cards = [card for card in list_segmenters()[0] if card.path.parent == user_folder()]
+    chosen = [card for card in cards if card.name == name]
+    if not chosen:
+        raise BadInput(f"The user's folder {user_folder()} has no segmentation model {name!r}. Models that come with IMT are not removed.")
+    (card,) = chosen
+    shared = any(other is not card and other.weights_path == card.weights_path for other in cards)
+    removed = [path for path in (card.weights_path, card.path) if path.exists() and not (shared and path == card.weights_path)]
+    for path in removed:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise OutputFailure(describe_write_error(path, error)) from error
+    return removed
 
 
 def _card_files(folder: Path) -> list[Path]:

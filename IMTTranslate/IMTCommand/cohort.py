@@ -82,6 +82,14 @@ def check_folder(folder: Path, option: str) -> None:
         raise BadInput(f"{folder} is a file; for many cases {option} is a folder.")
 
 
+def check_input_free(source: Path, folder: Path, tables: Sequence[str] = (SUMMARY,)) -> None:
+    """Raises BadInput if the list of the cases is one of the tables that would be written."""
+    for table in tables:
+        path = folder / table
+        if path.resolve() == source.resolve() or (path.exists() and path.samefile(source)):
+            raise BadInput(f"{path} is the input, and would be overwritten with the results. Choose another output folder.")
+
+
 def check_no_cluster(source: Path, workers: int | None, scheduler: str | None) -> None:
     """Raises BadInput if one volume is to be done by many workers."""
     for option, value in (("--workers", workers), ("--scheduler", scheduler)):

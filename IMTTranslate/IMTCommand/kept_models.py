@@ -46,9 +46,9 @@ class KeptModels(ABC):
         if model.runner.device.type == "cuda":  # the switch is one for all networks: set by the last one loaded
             import torch
 
-            torch.backends.cudnn.allow_tf32 = model.runner.dtype != torch.float32
-        for runner in self.runners(model):
-            runner.say = say
+            torch.backends.cudnn.allow_tf32 = all(runner.dtype != torch.float32 for runner in self.runners(model))
+        for part in (model, *self.runners(model)):
+            part.say = say
         model.load_seconds = 0.0
         return model
 
@@ -96,10 +96,14 @@ class KeptSegmenters(KeptModels):
 
     def runners(self, model: Segmenter) -> Iterator[Any]:
         """Also its translator's."""
-        yield model
         yield model.runner
         if model.translator is not None:
             yield model.translator.runner
+
+    def _state(self, model: Segmenter) -> tuple[object, ...]:
+        """Also whether the translator, which comes later, runs elsewhere or in other batches than the segmenter."""
+        places = [(runner.device, runner.batch) for runner in self.runners(model)]
+        return *super()._state(model), len(set(places)) > 1
 
 
 def card_state(card: ModelCard) -> tuple[object, ...]:

@@ -67,6 +67,16 @@ def is_segmenter_file(path: Path) -> bool:
     return isinstance(content, dict) and content.get("kind") == "segmentation"
 
 
+def is_users_segmenter(name: str) -> bool:
+    """Whether the user's own folders hold a model of that name that segments, and none that translates."""
+    if not has_segmenters() or any(card.name == name and card.path.parent == user_folder() for card in list_cards()[0]):
+        return False
+    from IMTSegmentLib.segmenter_catalogue import list_segmenters
+    from IMTSegmentLib.segmenter_catalogue import user_folder as segmenters_folder
+
+    return any(card.name == name and card.path.parent == segmenters_folder() for card in list_segmenters()[0])
+
+
 def folder_for(card: ModelCard) -> Path:
     """The user's own folder for such a model."""
     if not segments(card):

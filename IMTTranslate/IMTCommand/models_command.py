@@ -10,11 +10,11 @@ from typing import Any
 
 from IMTCore.card_checks import NAME_PATTERN
 from IMTCore.cards import ModelCard
-from IMTCore.catalogue import download, find_card, remove, user_folder
+from IMTCore.catalogue import download, remove, user_folder
 from IMTCore.errors import BadInput, BadModel
 from IMTCore.files import whole_file
 
-from .model_finding import find_model, folder_for, list_models, segments
+from .model_finding import find_model, folder_for, is_users_segmenter, list_models, segments
 from .progress import close, listener
 from .text_table import columns
 
@@ -150,7 +150,7 @@ def describe_overlaps(metrics: list[Any]) -> list[str]:
 
 
 def verify(values: argparse.Namespace) -> int:
-    """Load every model as a translation would, and say what is wrong with those that fail."""
+    """Load every model as a run would, and say what is wrong with those that fail."""
     from IMTCore.model_packages import read_weights
 
     cards, problems = list_models()
@@ -179,7 +179,7 @@ def verify(values: argparse.Namespace) -> int:
 
 def fetch(values: argparse.Namespace) -> int:
     """Download a model's weights, on the user's request."""
-    card = find_card(values.name)
+    card = find_model(values.name)
     if card.weights_path.is_file():
         print(f"{card.name} is here already: {card.weights_path}")
         return 0
@@ -194,7 +194,10 @@ def fetch(values: argparse.Namespace) -> int:
 
 def delete(values: argparse.Namespace) -> int:
     """Remove a model from the user's folder."""
-    for path in remove(values.name):
+    remove_model = remove
+    if is_users_segmenter(values.name):
+        from IMTSegmentLib.segmenter_catalogue import remove_segmenter as remove_model
+    for path in remove_model(values.name):
         print(f"removed {path}")
     return 0
 

@@ -13,7 +13,7 @@ from IMTCore.progress import Progress, Say, quiet
 from IMTCore.provenance import input_sha256, read_mark, sidecar_path
 from IMTCore.volume_io import check_output_path
 
-from .cohort import FINISHED, CaseResult, Cohort, check_folder, check_plain_names
+from .cohort import FINISHED, CaseResult, Cohort, check_folder, check_input_free, check_plain_names
 from .register_settings import settings_of
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def register_cases(values: argparse.Namespace, progress: Progress, say: Say) -> 
     from IMTRegisterLib.registration.translation import model_for
 
     check_folder(values.output_labels, "--output-labels")
+    check_input_free(values.input, values.output_labels)
     cohort = Cohort(
         values.output_labels, register_case, "registered", {"register": (0.0, 1.0)}, CELLS, values.workers, values.scheduler
     )
@@ -169,6 +170,8 @@ def is_finished(job: CaseJob) -> bool:
             return False
         if not path.is_file() or written.get("sha256") != input_sha256(path):
             return False
+    if outputs.report is not None and read_mark(outputs.report).get("identity") != identity:
+        return False  # left over from another run
     names = [atlas.name for atlas in job.atlas_set.atlases]
     inverses = {outputs.transform_files(name)[1] for name in names} if outputs.transforms else set()
     return all(path.is_file() for path in outputs.files(names, settings.modalities) if path not in inverses)

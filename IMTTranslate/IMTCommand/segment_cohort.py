@@ -20,12 +20,19 @@ from IMTCore.weights_file import read_weights_file
 from IMTSegmentLib.probability_files import check_probability_path
 from IMTSegmentLib.second_modality import find_translator
 from IMTSegmentLib.segmentation_inputs import read_segmentation
-from IMTSegmentLib.segmentation_outputs import MADE_BY, SegmentationOutputs, write_segmentation
+from IMTSegmentLib.segmentation_outputs import (
+    MADE_BY,
+    STATISTICS_COLUMNS,
+    SegmentationOutputs,
+    statistics_table,
+    write_segmentation,
+)
+from IMTSegmentLib.segmentation_results import StructureStatistics
 from IMTSegmentLib.segmentation_settings import SegmentationSettings
 from IMTSegmentLib.segmenter_cards import SegmenterCard
 from IMTSegmentLib.segmenter_catalogue import find_segmenter
 
-from .cohort import CaseResult, Cohort, Outcome, check_folder, check_plain_names, write_table
+from .cohort import SUMMARY, CaseResult, Cohort, Outcome, check_folder, check_input_free, check_plain_names, write_table
 from .kept_models import kept_segmenters
 from .segment_comparison import SCORES, Reference, volumes_text
 from .segment_settings import check_second, identity, settings_of, with_record
@@ -37,7 +44,6 @@ LABELS = "segmentation.nii.gz"
 STATISTICS = "statistics.csv"
 SCORE_TABLE = "scores.csv"
 CELLS = {"volumes": ""}
-STATISTICS_COLUMNS = ("code", "name", "voxels", "volume_ml", "confidence")
 
 
 @dataclass(frozen=True)
@@ -71,11 +77,15 @@ def segment_cases(values: argparse.Namespace, progress: Progress, say: Say) -> s
     """
     folder: Path = values.output
     check_folder(folder, "--output")
+    check_input_free(values.input, folder, (SUMMARY, STATISTICS, SCORE_TABLE))
     settings, card = settings_of(values), find_segmenter(values.model)
     check_second(card, values)
     check_names(values)
     card = replace(card, path=card.path.absolute())  # other processes may have another current folder
     translator = None if values.second is not None else find_translator(card, settings)
+    if settings.translator is not None:  # by its file: another machine may have another model of that name
+        translator = replace(translator, path=translator.path.absolute())
+        settings = replace(settings, translator=str(translator.path))
     in_workers = values.workers is not None or values.scheduler is not None
     stages = {"segment": (0.0, 1.0)} if translator is None else {"translate": (0.0, 0.5), "segment": (0.5, 1.0)}
 
@@ -181,7 +191,7 @@ def segment_with(segmenter: Segmenter, job: CaseJob, progress: Progress) -> Case
         if file is not None and not file.exists():
             raise BadInput(f"{file} does not exist. It is looked for beside {path.name}.")
     if (statistics := finished_statistics(job)) is not None:
-        scores = None if job.reference is None else scores_of(job, read_volume(outputs.labels))
+        scores = None if job.reference is None else scores_of(job, read_volume(outputs.labels, constant=True))
         return case_result(statistics, scores, "was finished before", "skipped")
     check_replaceable((outputs.labels, outputs.probabilities, outputs.translated), MADE_BY)
     outputs.check([file for file in (path, job.second, job.reference) if file is not None])
@@ -189,7 +199,8 @@ def segment_with(segmenter: Segmenter, job: CaseJob, progress: Progress) -> Case
     reference = None if job.reference is None else Reference(job.reference, source.prepared.volume, job.card)
     result = segmenter.segment(source.prepared, None, progress)
     scores = None if reference is None else [entry.record() for entry in reference.score(result.labels, job.card)]
-    result = with_record(result, identity(source.sha256, source.second_sha256, job.card, job.translator, job.settings))
+    translator = None if result.translation is None else result.translation[0]
+    result = with_record(result, identity(source.sha256, source.second_sha256, job.card, translator, job.settings))
     more = {} if reference is None else {"reference": {"name": job.reference.name, "sha256": reference.sha256, "scores": scores}}
     write_segmentation(result, outputs, input_records(source), {"read": round(source.read_seconds, 3), **result.seconds}, more)
     return case_result(result.record["statistics"], scores, " ".join(result.warnings), "done")
@@ -218,7 +229,31 @@ def finished_statistics(job: CaseJob) -> list[dict[str, Any]] | None:
         return None
     if outputs.translated is not None and not is_translation(whole_mark(outputs.translated), given, job):
         return None
-    return whole_mark(outputs.labels).get("statistics")
+    statistics = whole_mark(outputs.labels).get("statistics")
+    return statistics if are_tables_of(job, wanted, statistics) else None
+
+
+def are_tables_of(job: CaseJob, wanted: str, statistics: Any) -> bool:
+    """Whether a case's own statistics and report, which have no marks, are of this run, and not of one before the last."""
+    outputs = job.outputs
+    if outputs.statistics is not None:
+        try:
+            found = [StructureStatistics(**{**entry, "confidence": nan_for_none(entry["confidence"])}) for entry in statistics]
+            if outputs.statistics.read_text(encoding="utf-8") != statistics_table(found):
+                return False
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+    if outputs.report is None:
+        return True
+    report = read_mark(outputs.report)
+    scored = report.get("reference")
+    reference = scored.get("sha256") if isinstance(scored, dict) else None
+    return report.get("identity") == wanted and (job.reference is None or reference == input_sha256(job.reference))
+
+
+def nan_for_none(value: float | None) -> float:
+    """What JSON has no number for."""
+    return float("nan") if value is None else value
 
 
 def whole_mark(image: Path) -> dict[str, Any]:

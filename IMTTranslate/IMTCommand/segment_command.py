@@ -27,6 +27,7 @@ from .segment_comparison import (
     agreement,
     agreement_lines,
     common_structures,
+    other_translator,
     score_lines,
     segment_with_other,
     volumes_text,
@@ -65,7 +66,7 @@ def segment_one(values: argparse.Namespace, progress: Progress, say: Say) -> tup
     start = time.perf_counter()
     settings, card = settings_of(values), find_segmenter(values.model)
     other = None if values.compare_with is None else find_segmenter(values.compare_with)
-    outputs = check_one(values, card, other)
+    outputs = check_one(values, card, other, settings)
     segmenter, source = load_and_read(values.input, values.second, card, settings, progress, say)
     given = source.prepared.volume
     models = [card] if other is None else [card, other]
@@ -89,12 +90,15 @@ def segment_one(values: argparse.Namespace, progress: Progress, say: Say) -> tup
     return lines, end_message(values.output, card, result, seconds, time.perf_counter() - start)
 
 
-def check_one(values: argparse.Namespace, card: SegmenterCard, other: SegmenterCard | None) -> SegmentationOutputs:
+def check_one(
+    values: argparse.Namespace, card: SegmenterCard, other: SegmenterCard | None, settings: SegmentationSettings
+) -> SegmentationOutputs:
     """Check what can be checked before work begins; returns the outputs."""
     check_no_cluster(values.input, values.workers, values.scheduler)
     check_second(card, values)
     if other is not None:
         common_structures(card, other)
+        other_translator(card, other, settings)
     inputs = [path for path in (values.input, values.second, values.reference) if path is not None]
     for path in inputs:
         if not path.exists():

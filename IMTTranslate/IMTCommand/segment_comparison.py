@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from IMTCore.cards import ModelCard
 from IMTCore.errors import BadInput
 from IMTCore.label_scores import dice_scores
 from IMTCore.progress import Progress, Say
@@ -41,11 +42,12 @@ class Reference:
         cards: the models that segment it.
 
     Raises:
-        BadInput: not readable, on another grid, no label map, or with codes that are not among the models' classes.
+        BadInput: not readable, on another grid, no label map, or with codes that are not among the models' classes. A
+            reference without any label is one.
     """
 
     def __init__(self, path: Path, given: Volume, *cards: SegmenterCard) -> None:
-        self.path, self.volume, self.sha256 = path, read_volume(path), input_sha256(path)
+        self.path, self.volume, self.sha256 = path, read_volume(path, constant=True), input_sha256(path)
         nothing = given.with_array(np.zeros(given.array.shape, np.uint8), given.name)
         for card in cards:
             self.score(nothing, card)  # refuses what does not fit before any work is done
@@ -91,9 +93,27 @@ def segment_with_other(
             start, end = spans[stage]
             progress("compare", start + (end - start) * fraction, f"{other.name}: {message}")
 
-    second = result.second if shared else None
-    translator = find_translator(other, settings) if second is None else None
-    return segmenter.segment(prepare_segmentation(given, second, other, settings, translator), None, compare_progress)
+    translator = other_translator(card, other, settings)
+    prepared = prepare_segmentation(given, None, other, settings, translator)
+    if not shared:
+        return segmenter.segment(prepared, None, compare_progress)
+    # The image is on the grid already, and was checked, or made, for the first model.
+    found = segmenter.segment(replace(prepared, second=result.second), None, compare_progress)
+    second = dict(result.record["second"])
+    if "as_trained" in second:
+        second["as_trained"] = other.translator is not None and other.translator["sha256"].lower() == second["model"]["sha256"]
+    return replace(found, record={**found.record, "second": second})
+
+
+def other_translator(card: SegmenterCard, other: SegmenterCard, settings: SegmentationSettings) -> ModelCard | None:
+    """The translation model that the other model of a comparison needs of its own.
+
+    Raises:
+        BadInput, BadModel: as `find_translator`.
+    """
+    if other.second is None or other.second == card.second:
+        return None
+    return find_translator(other, replace(settings, translator=None))
 
 
 def agreement(one: SegmentationResult, two: SegmentationResult, codes: Sequence[int]) -> dict[int, float]:

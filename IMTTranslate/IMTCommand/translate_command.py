@@ -22,7 +22,7 @@ from IMTCore.settings import TranslationSettings
 from IMTCore.volume_io import check_output_path
 from IMTCore.weights_file import read_weights_file
 
-from .cohort import FINISHED, CaseResult, Cohort, check_folder, holds_cases
+from .cohort import FINISHED, CaseResult, Cohort, check_folder, check_input_free, holds_cases
 from .kept_models import KeptTranslators
 from .progress import close, listener, speaker, tell_end
 
@@ -118,9 +118,10 @@ def translate_cases(
     """
     from IMTCore.translation import translate_file
 
-    translator = kept_translators.find(card, settings, say) or kept_translators.load(card, settings, say)
     folder: Path = values.output
     check_folder(folder, "--output")
+    check_input_free(values.input, folder)
+    translator = kept_translators.find(card, settings, say) or kept_translators.load(card, settings, say)
     if values.uncertainty is not None:
         if len(values.uncertainty.parts) != 1:
             raise BadInput(

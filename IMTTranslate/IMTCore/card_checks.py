@@ -217,6 +217,8 @@ def check_card(content: Any, path: Path) -> None:
         BadModel: naming `path`, the key and what is wrong with it.
     """
     checker = CardChecker(path)
+    if isinstance(content, dict) and content.get("kind") == "segmentation":
+        raise checker.fail("it is the card of a segmentation model; imt segment takes it, and a translation model is needed here")
     checker.keys(content, _TOP, "")
     checker.header(content)
     checker.modalities(content)

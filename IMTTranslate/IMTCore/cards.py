@@ -74,7 +74,7 @@ class PackageCard(ABC):
 
     @property
     def planes(self) -> tuple[str, ...]:
-        """The planes in which the network translates; of several, the translations are averaged."""
+        """The planes in which the network works; of several, the results are averaged."""
         slicing = self.content["slicing"]
         return tuple(slicing.get("planes", (slicing["plane"],)))
 

@@ -12,6 +12,7 @@ from typing import Any
 from .errors import BadInput
 from .files import check_writable, sha256_of, stem_of, whole_file
 from .label_names import LabelNames, write_label_names
+from .outputs import check_written
 from .provenance import read_mark, sidecar_path
 from .volume import Volume
 from .volume_io import check_output_path, save_volume
@@ -124,6 +125,7 @@ class OutputWriter:
         """A volume, and with `record` its mark. The mark gets its name first: no image is there without one."""
         temporary = self.temporary(path)
         save_volume(temporary, volume, description)
+        check_written(temporary)
         if record is not None:
             self.json(sidecar_path(path), {**record, "output": {"name": path.name, "sha256": sha256_of(temporary)}})
 

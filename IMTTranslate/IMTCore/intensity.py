@@ -85,5 +85,5 @@ def normalisation_of(array: np.ndarray, percentile: float = 99.5) -> Normalisati
     if not high > low:
         high = float(foreground.max())
     if not high > low:
-        raise BadInput("The volume's foreground is constant: there is no contrast to translate.")
+        raise BadInput("The volume's foreground is constant: there is no contrast.")
     return Normalisation(low, high, background)

@@ -88,7 +88,7 @@ def write_result(
         for path, volume, content in parts:
             temporary = stack.enter_context(whole_file(path))
             save_volume(temporary, volume, header_line(card, result.source, result.target, content), metadata)
-            _check_written(temporary)
+            check_written(temporary)
             hashes.append(sha256_of(temporary))
         for (path, _, content), output_hash in zip(parts, hashes, strict=True):
             output_record = {"output": {"name": path.name, "sha256": output_hash}}
@@ -97,7 +97,7 @@ def write_result(
             temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _check_written(path: Path) -> None:
+def check_written(path: Path) -> None:
     """Check a NRRD file's end: on a full disk ITK loses it and says nothing."""
     if image_suffix(path) != ".nrrd":
         return

@@ -74,7 +74,7 @@ def check_modality(volume: Volume, card: PackageCard, modality: str, refuse: boo
         card: the card.
         modality: what the image is to show.
         refuse: whether an image that surely shows another modality is refused; else there is a warning.
-        verb: as in `check_possible`.
+        verb: as in `check_possible`; "use" for an image that is not the model's source.
 
     Returns:
         A warning in words for the user, if the image may show another modality.
@@ -150,8 +150,9 @@ def _other_modality(volume: Volume, card: PackageCard, source: str, refuse: bool
         )
     finding = f"{volume.name} looks like a {guess.modality} image, but model {card.name} {verb}s {source} images"
     if refuse:
+        remedy = "Choose another model" if source == card.source else "Choose another image"
         raise BadInput(
-            f"{finding}. Choose another model; if it is certain that this is a {source} image, "
+            f"{finding}. {remedy}; if it is certain that this is a {source} image, "
             "leave the check of the modality out (--no-modality-check)."
         )
     past = verb + ("d" if verb.endswith("e") else "ed")

@@ -93,7 +93,7 @@ def _read_with_nibabel(path: Path) -> Volume:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) > 3:
-        raise BadInput(f"{path} is a {len(shape)}D image of size {shape}. IMT translates one 3D volume: export one frame of it.")
+        raise BadInput(f"{path} is a {len(shape)}D image of size {shape}. IMT takes one 3D volume: export one frame of it.")
     if len(shape) < 2:
         raise BadInput(f"{path} is not an image of two or three dimensions: its size is {shape}.")
     if dtype.fields is not None:
@@ -111,10 +111,10 @@ def _read_with_nibabel(path: Path) -> Volume:
     except (OSError, EOFError, ValueError, zlib.error, MemoryError, AttributeError) as error:
         raise BadInput(f"{path} is damaged or truncated: its voxels cannot be read. Copy or export it again.") from error
     array = np.ascontiguousarray(values.reshape(shape).T)  # (i, j, k) → [k, j, i]
-    return Volume(array, Geometry.from_affine_ras(_affine_ras(image), array.shape), path.name, image.header)
+    return Volume(array, Geometry.from_affine_ras(nifti_affine_ras(image), array.shape), path.name, image.header)
 
 
-def _affine_ras(image: Any) -> np.ndarray:
+def nifti_affine_ras(image: Any) -> np.ndarray:
     """The image's affine in mm, read as ITK (and so Slicer) reads it where nibabel differs."""
     import nibabel
 
@@ -142,7 +142,7 @@ def _read_with_itk(path: Path) -> Volume:
         reader.ReadImageInformation()
         components, dimension = reader.GetNumberOfComponents(), reader.GetDimension()
         if dimension > 3 and reader.GetSize()[-1] > 1:
-            raise BadInput(f"{path} is a {dimension}D image. IMT translates one 3D volume: export one frame of it.")
+            raise BadInput(f"{path} is a {dimension}D image. IMT takes one 3D volume: export one frame of it.")
         if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
             raise BadInput(f"{path} has complex values. IMT needs a magnitude image: export its magnitude.")
         if components > 1:

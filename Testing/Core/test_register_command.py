@@ -215,6 +215,10 @@ def test_cases_are_registered_one_by_one_and_skipped_when_finished(imt, cohort, 
     (out / "bob" / "labels.nii.gz").write_bytes(b"half")
     code, _, err = imt(cases, *arguments, "--seed", 3, "--structures", "grey")
     assert "1 registered, 1 finished before" in err
+    for name in ("ann", "bob"):
+        (out / name / "report.json").write_text('{"identity": "of a run before"}')
+    code, _, err = imt(cases, *arguments, "--seed", 3, "--structures", "grey", "--report", "report.json")
+    assert "2 registered, 0 finished before" in err
 
 
 def test_labels_without_a_mark_are_not_replaced(imt, cohort, cases, tmp_path):

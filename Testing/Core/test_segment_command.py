@@ -26,6 +26,7 @@ from IMTCore.cards import read_card
 from IMTCore.label_names import read_label_names
 from IMTCore.label_scores import dice_scores
 from IMTCore.volume_io import read_volume, write_volume
+from IMTSegmentLib.segmentation_settings import SegmentationSettings
 from IMTSegmentLib.segmenter_cards import read_segmenter_card
 
 PYTHONPATH = os.pathsep.join(str(Path(package.__file__).parents[1]) for package in (IMTCore, IMTSegmentLib))
@@ -189,7 +190,31 @@ def test_two_models_are_compared_with_each_other_and_with_a_reference(imt, sourc
     assert np.array_equal(read_volume(tmp_path / "l.nii.gz").array, one)
 
 
-def test_a_result_of_nothing_is_said(imt, source, tmp_path, monkeypatch):
+def test_a_compared_model_gets_the_same_second_image_and_its_record_says_that_it_is_translated(imt, source, tmp_path):
+    order = ("segment", source, "--model", "tms", "--compare-with", "free", "--output", tmp_path / "l.nii.gz")
+    assert imt(*order, "--report", tmp_path / "r.json")[0] == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    one, two = report["second"], report["compared_with"]["second"]
+    assert two == {**one, "as_trained": False} and one["as_trained"] and two["origin"] == "translated"
+
+
+def test_a_translation_is_not_checked_as_if_it_had_been_given(imt, source, tmp_path, monkeypatch):
+    def refuse(second, given):
+        raise AssertionError(f"{second.name} was made here, on the grid of {given.name}")
+
+    monkeypatch.setattr("IMTSegmentLib.segmentation_inputs.fit_second", refuse)
+    assert imt("segment", source, "--model", "tms", "--compare-with", "free", "--output", tmp_path / "l.nii.gz")[0] == 0
+
+
+def test_a_compared_model_that_lacks_a_translator_is_refused_before_any_work(imt, source, tmp_path):
+    order = ("segment", source, "--model", "given-only", "--output", tmp_path / "l.nii.gz", "--progress", "json")
+    code, out, _ = imt(*order, "--compare-with", "free")
+    (line,) = [json.loads(line) for line in out.splitlines()]
+    assert code == 2 and line["stage"] == "error" and "free needs a T2 image" in line["message"]
+
+
+def write_blind_segmenter(folder: Path) -> Path:
+    """The card of a model that finds nothing."""
     import torch
     from tiny_segmenters import tiny_segmenter_card, tiny_segmenter_network
 
@@ -200,7 +225,11 @@ def test_a_result_of_nothing_is_said(imt, source, tmp_path, monkeypatch):
     with torch.no_grad():
         network.score.weight.zero_()
         network.score.bias[:] = torch.tensor([9.0, 0, 0, 0])
-    path = save_segmenter(tmp_path / "models", card, network).path
+    return save_segmenter(folder, card, network).path
+
+
+def test_a_result_of_nothing_is_said(imt, source, tmp_path):
+    path = write_blind_segmenter(tmp_path / "models")
     code, text, err = imt("segment", source, "--model", path, "--output", tmp_path / "l.nii.gz")
     assert code == 0 and "CSF 0.0 ml" in text
     assert "Warning: Nothing was found" in err
@@ -220,6 +249,7 @@ BASE = ("{source}", "--model", "tms", "--output", "{tmp}/out.nii.gz")
         (("--model", "free"), ("needs a T2 image", "--second", "--translator")),
         (("--translator", "PD-T2"), ("PD-T2", "does not translate T1 to T2")),
         (("--translator", "none"), ("no model 'none'",)),
+        (("--translator", "{segmenter}"), ("tms.json", "card of a segmentation model", "translation model is needed")),
         (("--second", "{tmp}/none.nii"), ("none.nii", "does not exist")),
         (("--second", "{far}"), ("far.nii.gz", "do not overlap")),
         (("--second", "{source}", "--translator", "T1-T2"), ("exclude each other",)),
@@ -257,7 +287,7 @@ def test_what_cannot_work_is_refused_in_one_line_and_changes_nothing(imt, source
     (tmp_path / "scan.json").write_text('{"RepetitionTime": 2.3}')
     before = snapshot(tmp_path)
     names = {"tmp": tmp_path, "source": source, "mask": tmp_path / "mask.nii.gz", "far": tmp_path / "far.nii.gz"}
-    names["translator"] = packages[0] / "T1-T2.json"
+    names |= {"translator": packages[0] / "T1-T2.json", "segmenter": packages[1] / "tms.json"}
     refusal(imt("segment", *(text.format(**names) for text in (*BASE, *arguments))), *words)
     assert snapshot(tmp_path) == before
 
@@ -299,6 +329,16 @@ def test_a_server_keeps_the_segmenter_and_loads_it_anew_for_another_translator(i
     first = read_volume(tmp_path / "l.nii.gz").array
     assert imt(*order, "--translator", "T1-T2-other")[0] == 0
     assert len(loaded) == 2 and not np.array_equal(read_volume(tmp_path / "l.nii.gz").array, first)
+
+
+def test_a_segmenter_whose_translator_full_memory_has_changed_is_loaded_anew(packages):
+    card, settings, kept = read_segmenter_card(packages[1] / "tms.json"), SegmentationSettings(device="cpu"), KeptSegmenters()
+    kept.count = 2
+    segmenter = kept.load(card, settings, print)
+    segmenter.load_translator()
+    assert kept.find(card, settings, print) is segmenter
+    segmenter.translator.runner.batch = 1
+    assert kept.find(card, settings, print) is None
 
 
 # ---------------------------------------------------------------- cases
@@ -361,6 +401,46 @@ def test_a_table_of_cases_with_references_gives_a_table_of_scores(imt, tmp_path)
     scores = rows_of(out / "scores.csv")
     assert [(row["case"], row["subject"], row["code"]) for row in scores[:3]] == [("s0", "p0", code) for code in "123"]
     assert {row["dice"] for row in scores[:3]} <= {"1.0000", ""} and any(float(row["dice"] or 1) < 1 for row in scores[3:])
+
+
+def test_finished_cases_of_nothing_are_scored_again(imt, tmp_path):
+    cases, path = case_folder(tmp_path / "in", ("ann",)), write_blind_segmenter(tmp_path / "models")
+    given = read_volume(cases / "ann" / "T1.nii.gz")
+    write_volume(cases / "ann" / "labels.nii.gz", given.with_array(np.zeros(given.array.shape, np.uint8)))  # nothing to find
+    for state in ("done", "skipped"):
+        order = ("segment", cases, "--model", path, "--output", tmp_path / "out", "--reference", "labels.nii.gz")
+        assert imt(*order)[0] == 0 and states(tmp_path / "out") == {"ann": state}
+        assert [row["reference_ml"] for row in rows_of(tmp_path / "out" / "scores.csv")] == ["0.0000"] * 3
+
+
+def test_statistics_and_reports_left_over_from_another_run_are_not_taken_for_the_cases_own(imt, tmp_path):
+    cases, out = case_folder(tmp_path / "in", ("ann",)), tmp_path / "out"
+    more = ("--statistics", "s.csv", "--report", "r.json")
+
+    def run(model: str, *arguments: object) -> str:
+        assert imt("segment", cases, "--model", model, "--output", out, *arguments)[0] == 0
+        return states(out)["ann"]
+
+    assert [run("given-only", *more), run("given-only", *more)] == ["done", "skipped"]
+    assert [run("tms"), run("tms", "--statistics", "s.csv"), run("tms", "--report", "r.json")] == ["done"] * 3
+    labels = read_volume(out / "ann" / "segmentation.nii.gz").array
+    assert [int(row["voxels"]) for row in rows_of(out / "ann" / "s.csv")] == [int((labels == code).sum()) for code in (1, 2, 3)]
+    assert json.loads((out / "ann" / "r.json").read_text())["model"]["name"] == "tms"
+    assert run("tms", *more) == "skipped"
+    shutil.copy(out / "ann" / "segmentation.nii.gz", cases / "ann" / "labels.nii.gz")
+    scored = (*more, "--reference", "labels.nii.gz")
+    assert [run("tms", *scored), run("tms", *scored)] == ["done", "skipped"], "the report lacked the scores"
+
+
+@pytest.mark.parametrize("command", ["segment", "translate"])
+def test_a_list_of_cases_is_not_overwritten_with_their_summary(imt, tmp_path, packages, command):
+    cases = tmp_path / "summary.csv"
+    head_file(tmp_path / "T1.nii.gz")
+    cases.write_text("case,modality,path\nann,T1,T1.nii.gz\n")
+    model = "given-only" if command == "segment" else packages[0] / "T1-T2.json"
+    before = snapshot(tmp_path)
+    refusal(imt(command, cases, "--model", model, "--output", tmp_path), "summary.csv", "is the input", "another output folder")
+    assert snapshot(tmp_path) == before
 
 
 def test_a_broken_case_does_not_stop_the_others(imt, tmp_path):
@@ -461,6 +541,10 @@ def test_models_that_segment_are_listed_shown_verified_and_imported(imt, package
     monkeypatch.setenv("IMT_SEGMENT_MODELS", str(tmp_path / "mine"))
     assert imt("models", "import", packages[1] / "tms.json")[0] == 0
     assert read_segmenter_card(tmp_path / "mine" / "tms.json").weights_path.is_file()
+    assert "is here already" in imt("models", "download", "tms")[1]
+    refusal(imt("models", "remove", "given-only"), "no model 'given-only'")
+    assert imt("models", "remove", "tms")[0] == 0 and not list((tmp_path / "mine").iterdir())
+    assert imt("models", "import", packages[1] / "tms.json")[0] == 0
     (tmp_path / "mine" / "tms.safetensors").write_bytes(b"changed")
     code, text, err = imt("models", "verify", "tms")
     assert code == 2 and "FAILED tms" in text and "1 of 1 models" in err

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from packages import write_tiny_package
 from tiny_segmenters import tiny_segmenter_card, tiny_segmenter_network, write_tiny_segmenter
 from torch.nn import functional as F
 
+import IMTCore
 from IMTCore.cards import ModelCard, read_card
 from IMTCore.errors import BadInput, BadModel, Cancelled, ImtError, OutputFailure
 from IMTCore.label_names import read_label_names
@@ -29,7 +33,7 @@ from IMTCore.volume import Geometry, Volume
 from IMTCore.volume_io import read_volume, write_volume
 from IMTSegmentLib.channels import second_images, stack_channels
 from IMTSegmentLib.comparison import compare_labels
-from IMTSegmentLib.probability_files import read_probabilities
+from IMTSegmentLib.probability_files import read_probabilities, save_probabilities
 from IMTSegmentLib.segment_files import segment_file
 from IMTSegmentLib.segmentation import SegmentationSettings, Segmenter
 from IMTSegmentLib.segmentation_inputs import prepare_segmentation, read_segmentation
@@ -389,6 +393,13 @@ def test_the_translators_views_are_shared_where_both_slice_alike(tms: SegmenterC
     assert together.translation.views[0].spec == translator.slicing
 
 
+def test_the_translations_mark_says_what_was_unusual_about_the_given_image(tmp_path: Path, translator: ModelCard, image: Path) -> None:
+    card = write_tiny_segmenter(tmp_path / "model", channels=PAIR, translator=translator, accepts={"median": [0.0, 0.01]})
+    result = segment_file(segmenter(card), image, outputs_in(tmp_path / "out"))
+    mark = json.loads((tmp_path / "out" / "T2.json").read_text(encoding="utf-8"))
+    assert len(mark["warnings"]) == 1 and mark["warnings"][0] in result.warnings and "histogram" in mark["warnings"][0]
+
+
 # --- Bad input -----------------------------------------------------------------------------------------------------
 
 
@@ -405,13 +416,23 @@ def test_a_head_of_impossible_size_is_refused_in_the_models_words(single: Segmen
 def test_an_image_that_surely_shows_another_modality_is_refused(tms: SegmenterCard, single: SegmenterCard, icbm152: Path) -> None:
     t1 = simulate(icbm152_tissues(icbm152, downsample=4), PhantomSpec(modalities=("T1",))).images["T1"]
     assert not prepare_segmentation(t1, None, single).warnings
-    with pytest.raises(BadInput, match="looks like a T1 image, but model tissue-T1 segments T2 images"):
+    with pytest.raises(BadInput, match="looks like a T1 image, but model tissue-T1 uses T2 images. Choose another image"):
         prepare_segmentation(t1, t1, tms)
     warnings = prepare_segmentation(t1, t1, tms, SegmentationSettings(check_modality=False)).warnings
-    assert any("It was segmented all the same" in text for text in warnings)
+    assert any("It was used all the same" in text for text in warnings)
     other = SegmenterCard(single.path, {**single.content, "source": "T2"})
     with pytest.raises(BadInput, match="segments T2 images"):
         prepare_segmentation(t1, None, other)
+
+
+def test_an_image_without_slices_in_the_translators_plane_is_refused(tmp_path: Path, translator: ModelCard) -> None:
+    slicing = {"plane": "coronal", "mode": "spatial", "neighbours_mm": [0.0]}
+    coronal = ModelCard(translator.path, {**translator.content, "slicing": slicing})
+    card = write_tiny_segmenter(tmp_path, channels=PAIR)
+    few = store(HEAD[7:12], spacing_kji=SPACING_KJI)
+    assert prepare_segmentation(few, None, card, None, translator).translation
+    with pytest.raises(BadInput, match="only 21 × 5 voxels in the coronal plane, in which model T1-T2 works"):
+        prepare_segmentation(few, None, card, None, coronal)
 
 
 @pytest.mark.parametrize("settings", [{"batch": 0}, {"seed": -1}, {"device": "abacus"}, {"precision": "fp8"}])
@@ -469,6 +490,60 @@ def test_probabilities_come_back_from_their_file(single: SegmenterCard, image: P
     assert [entry["code"] for entry in mark["volumes"]] == [0, 1, 2, 3] and mark["derived_from_synthetic"] is False
     if name != "p.nrrd":
         assert nibabel.load(outputs.probabilities).shape == (*result.labels.array.shape[::-1], 4)
+
+
+@pytest.mark.parametrize("form", ["none", "metres"])
+def test_probabilities_lie_where_the_image_lies_whatever_its_header_says(form: str, tmp_path: Path) -> None:
+    header = nibabel.Nifti1Header()
+    header.set_data_shape(HEAD.T.shape)
+    header.set_zooms((2.5, 2, 2) if form == "none" else (0.0025, 0.002, 0.002))
+    if form == "metres":
+        header.set_xyzt_units("meter")
+        header.set_sform(np.diag([0.0025, 0.002, 0.002, 1]), 1)
+    nibabel.Nifti1Image(HEAD.T, None, header).to_filename(tmp_path / "image.nii")
+    volume = read_volume(tmp_path / "image.nii")
+    save_probabilities(tmp_path / "p.nii", np.full((2, *HEAD.shape), 0.5, np.float32), volume, "")
+    assert read_probabilities(tmp_path / "p.nii")[1].is_close(volume.geometry)
+
+
+def test_labels_get_their_name_after_all_that_belongs_to_them(tms: SegmenterCard, image: Path, tmp_path: Path, monkeypatch) -> None:
+    named, replace_file = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: named.append(Path(new)) or replace_file(old, new))
+    outputs = outputs_in(tmp_path / "out")
+    segment_file(segmenter(tms), image, outputs)
+    named = [path for path in named if not path.name.startswith(".")]
+    assert sorted(named) == sorted(outputs.files()) and named[-1] == outputs.labels, "a run killed before is no finished one"
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from IMTCore.derived_outputs import OutputWriter
+from IMTCore.errors import OutputFailure
+from IMTCore.volume import Geometry, Volume
+array = np.random.default_rng(0).integers(0, 200, (20, 30, 40)).astype(np.uint8)
+labels, path = Volume(array, Geometry(array.shape, (1, 1, 1), (0, 0, 0), np.eye(3))), Path(sys.argv[1]) / "labels.nrrd"
+def write():
+    with OutputWriter() as writer:
+        writer.volume(path, labels, "", {"made_by": "a test"})
+write()
+size = path.stat().st_size
+path.unlink(), path.with_suffix(".json").unlink()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size - 20, resource.RLIM_INFINITY))
+try:
+    write()
+except OutputFailure as failure:
+    print(failure)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes to set")
+def test_labels_whose_last_bytes_find_no_room_are_not_kept(tmp_path: Path) -> None:
+    places = {**os.environ, "PYTHONPATH": str(Path(IMTCore.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60, env=places)
+    assert "Is the disk full?" in done.stdout and not list(tmp_path.iterdir()), done.stderr
 
 
 def test_codes_above_255_are_kept(image: Path, tmp_path: Path) -> None:
