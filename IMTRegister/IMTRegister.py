@@ -102,8 +102,8 @@ class IMTRegisterWidget(ModuleWidget, ScriptedLoadableModuleWidget, VTKObservati
     packages = ("IMTRegisterPanel", "IMTRegisterLib", "IMTSlicerLib", "IMTCore")
 
     def __init__(self, parent=None):
+        VTKObservationMixin.__init__(self)  # first: without a parent, the next line runs setup, which adds observers
         ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
 
     def setup(self):
         """Build the panel."""
@@ -126,6 +126,12 @@ class IMTRegisterLogic(ScriptedLoadableModuleLogic):
     >>> result.segmentationNode, result.transformNodes["atlas1"], result.report["folds"]
     >>> logic.compare(result.segmentationNode, slicer.util.getNode("reference")).meanDice
     """
+
+    def __init__(self):
+        from IMTSlicerLib.saved_marks import followScene
+
+        ScriptedLoadableModuleLogic.__init__(self)
+        followScene()
 
     def getParameterNode(self):
         """The scene's `IMTRegisterParameterNode`."""

@@ -84,8 +84,8 @@ class IMTSegmentWidget(ModuleWidget, ScriptedLoadableModuleWidget, VTKObservatio
     packages = ("IMTSegmentPanel", "IMTSegmentLib", "IMTSlicerLib", "IMTCore")
 
     def __init__(self, parent=None):
+        VTKObservationMixin.__init__(self)  # first: without a parent, the next line runs setup, which adds observers
         ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
 
     def setup(self):
         """Build the panel."""

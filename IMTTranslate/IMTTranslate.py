@@ -97,8 +97,8 @@ class IMTTranslateWidget(ModuleWidget, ScriptedLoadableModuleWidget, VTKObservat
     readerStudy = None
 
     def __init__(self, parent=None):
+        VTKObservationMixin.__init__(self)  # first: without a parent, the next line runs setup, which adds observers
         ScriptedLoadableModuleWidget.__init__(self, parent)
-        VTKObservationMixin.__init__(self)
 
     def setup(self):
         """Build the panel."""

@@ -113,7 +113,8 @@ class PanelController(RunController):
                 checkSceneAtlases(atlases, second)
             except ValueError as error:
                 return str(error), False
-            return _("{count} atlases of the scene.").format(count=len(atlases)), True
+            text = _("{count} atlases of the scene.") if len(atlases) > 1 else _("One atlas of the scene.")
+            return text.format(count=len(atlases)), True
         folder = self._atlasFolder()
         if folder is None:
             return _("Choose a folder with atlases, or take them from the scene."), False
@@ -177,12 +178,13 @@ class PanelController(RunController):
 
     def _showResult(self, run: RegistrationRun) -> None:
         results = run.results
-        self._logic.getParameterNode().comparedSegmentation = results.segmentationNode
+        parameters = self._parameters()
+        parameters.comparedSegmentation = results.segmentationNode
         if results.warpedNodes:
-            self._logic.getParameterNode().warpedVolume = results.warpedNodes[0]
+            parameters.warpedVolume = results.warpedNodes[0]
+        self.quality.showTable(results.tableNode)
         if self._parameterNode is None:  # another module is open: its views are left alone
             return
-        self.quality.showTable(results.tableNode)
         views.showVolume(results.inputNode())
         if results.agreementNode is not None:
             views.showColorLegend(results.agreementNode)

@@ -45,6 +45,8 @@ def compareLandmarks(markupsNode, segmentationNode) -> LandmarkComparison:
 
     if markupsNode is None or markupsNode.GetNumberOfControlPoints() == 0:
         raise ValueError(_("Select a point list with the landmarks of the input volume."))
+    if segmentationNode is None or not segmentationNode.IsA("vtkMRMLSegmentationNode"):
+        raise ValueError(_("Select the segmentation that a registration made."))
     transforms = [node for node in transformsOf(segmentationNode) if node.GetAttribute(LANDMARKS_ATTRIBUTE)]
     if not transforms:
         text = _("{name} has no transforms of atlases with landmarks. Register with transforms, and with atlases that have a landmarks file.")

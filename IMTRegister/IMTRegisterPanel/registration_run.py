@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from IMTSlicerLib.nodes import checkOutput, checkVolume, haveSameGrid
 from IMTSlicerLib.runs import Run
+from IMTSlicerLib.segmentations import checkSegmentation
 from IMTSlicerLib.staged_jobs import StagedJob
 
 from .registration_results import RegistrationResults, ResultTargets
@@ -111,6 +112,9 @@ class Subject:
                 text = _("{second} and {first} lie under different transforms. Put both under the same one, or harden them.")
                 raise ValueError(text.format(second=self.second.GetName(), first=self.image.GetName()))
         if self.mask is not None:
+            if not hasattr(self.mask, "IsA") or not self.mask.IsA("vtkMRMLLabelMapVolumeNode"):
+                name = self.mask.GetName() if hasattr(self.mask, "GetName") else repr(self.mask)
+                raise ValueError(_("The mask {name} is no label map. Export a segmentation to a label map first.").format(name=name))
             if self.mask.GetImageData() is None or not slicer.util.arrayFromVolume(self.mask).any():
                 raise ValueError(_("The mask {name} is empty. Draw it, or choose none.").format(name=self.mask.GetName()))
             if not haveSameGrid(self.image, self.mask):
@@ -165,8 +169,7 @@ class RegistrationRun(Run):
 
     @staticmethod
     def _checkOutputs(subject: Subject, segmentationNode, agreementNode) -> None:
-        if segmentationNode is not None and not segmentationNode.IsA("vtkMRMLSegmentationNode"):
-            raise ValueError(_("{name} is no segmentation. Choose one, or none.").format(name=segmentationNode.GetName()))
+        checkSegmentation(segmentationNode)
         if agreementNode is not None:
             checkOutput(agreementNode)
             if agreementNode in (subject.image, subject.second):

@@ -175,6 +175,7 @@ def describeAtlasSet(path: Path, modalities: Sequence[str]) -> tuple[str, bool]:
             text = _("{count} of {total} atlases have no {modality} image: {names}.")
             shown = ", ".join(lacking[:5]) + ("…" if len(lacking) > 5 else "")
             return text.format(count=len(lacking), total=len(atlases), modality=modality, names=shown), False
-    return _("{count} atlases: {names}").format(
+    text = _("{count} atlases: {names}") if len(atlases) > 1 else _("One atlas: {names}")
+    return text.format(
         count=len(atlases), names=", ".join(list(atlases)[:6]) + ("…" if len(atlases) > 6 else "")
     ), True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import slicer
 from slicer.i18n import tr as _
 
 from IMTSlicerLib import views
@@ -32,7 +33,7 @@ class PanelController(RunController):
         super().__init__(ui, logic, _("Segment"), _("Segment the input volume."), remembered)
         self._segmenters: Segmenters | None = None
         self._shownCard: tuple | None = None
-        self._surfaces: tuple[str, bool] | None = None  # of which segmentation, and whether they are shown
+        self._surfaces: tuple | None = None  # of which segmentation, and whether they are shown
         self._models = ChoiceList(ui.modelComboBox, "model", self.update)
         self._others = ChoiceList(ui.compareModelComboBox, "compareModel", self.update)
         self._probabilities = ChoiceList(ui.probabilityComboBox, "shownProbability", self.onProbabilityChosen)
@@ -41,6 +42,8 @@ class PanelController(RunController):
     def setParameterNode(self, parameterNode) -> None:
         """Follow a parameter node (before it is bound to the widgets), or none."""
         super().setParameterNode(parameterNode)
+        if slicer.mrmlScene.IsClosing():
+            self._surfaces = None
         for part in (self._models, self._others, self._probabilities, self.quality):
             part.setParameterNode(parameterNode)
 
@@ -118,10 +121,10 @@ class PanelController(RunController):
         for widget in (ui.probabilityLabel, ui.probabilityComboBox):
             widget.visible = bool(names)
         ui.surfacesCheckBox.enabled = found is not None
-        before, self._surfaces = self._surfaces, (found.GetID(), node.show3D) if found is not None else None
+        before, self._surfaces = self._surfaces, (found, node.show3D) if found is not None else None
         # What the user has made of another segmentation stays, unless surfaces are wanted.
         changed = before != self._surfaces and found is not None and found.GetSegmentation().GetNumberOfSegments()
-        if changed and (node.show3D or (before is not None and before[0] == found.GetID())):
+        if changed and (node.show3D or (before is not None and before[0] is found)):
             showSurfaces(found, node.show3D)
 
     def onProbabilityChosen(self) -> None:
@@ -129,7 +132,9 @@ class PanelController(RunController):
         node = self._parameterNode
         found = probabilitiesOf(node.comparedSegmentation).get(self._probabilities.chosen())
         if found is not None:
-            views.showOver(node.inputVolume, found)
+            segmentation = node.comparedSegmentation  # of this volume, whatever is chosen as the input now
+            image = segmentation.GetNodeReference(segmentation.GetReferenceImageGeometryReferenceRole())
+            views.showOver(image or node.inputVolume, found)
             views.showColorLegend(found)
         elif node.inputVolume is not None:
             views.showVolume(node.inputVolume)
@@ -162,14 +167,12 @@ class PanelController(RunController):
         return [run.results.segmentationNode]
 
     def _showResult(self, run: SegmentationRun) -> None:
-        results = run.results
-        parameters = self._logic.getParameterNode()
+        results, parameters = run.results, self._parameters()
         parameters.comparedSegmentation, parameters.shownProbability = results.segmentationNode, ""
-        if self._parameterNode is None:  # another module is open: its views are left alone
-            return
         self._ui.resultCollapsibleButton.collapsed = False
         self.quality.showTable(results.tableNode)
-        views.showVolume(results.inputNode())
+        if self._parameterNode is not None:  # else another module is open: its views are left alone
+            views.showVolume(results.inputNode())
 
 
 def stageInWords(message: str) -> str:

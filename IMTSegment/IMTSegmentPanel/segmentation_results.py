@@ -33,10 +33,11 @@ class SegmentationResults(DerivedResults):
 
     :param card: the model's.
     :param surfaces: also make closed surfaces.
+    :param syntheticSecond: the second volume is a translation, made in this run or before.
     """
 
-    def __init__(self, targets: ResultTargets, card: SegmenterCard, surfaces: bool) -> None:
-        self._card, self._surfaces = card, surfaces
+    def __init__(self, targets: ResultTargets, card: SegmenterCard, surfaces: bool, syntheticSecond: bool) -> None:
+        self._card, self._surfaces, self._syntheticSecond = card, surfaces, syntheticSecond
         super().__init__(targets)
 
     def _forget(self) -> None:
@@ -64,7 +65,7 @@ class SegmentationResults(DerivedResults):
     def _suffix(self) -> str:
         if not self.report.get("derived_from_synthetic"):
             return ""
-        if self._card.second is None:
+        if not self._syntheticSecond:  # the input itself is
             return " " + _("(from a synthetic image)")
         return " " + _("(from synthetic {modality})").format(modality=self._card.second)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from IMTSlicerLib.derived_results import ResultTargets
-from IMTSlicerLib.nodes import checkVolume, markOf
+from IMTSlicerLib.nodes import SYNTHETIC_ATTRIBUTE, checkVolume
 from IMTSlicerLib.runs import Run
+from IMTSlicerLib.segmentations import checkSegmentation
 from IMTSlicerLib.staged_jobs import StagedJob
 
 from .segmentation_results import SegmentationResults
@@ -79,7 +79,7 @@ class SegmentationRun(Run):
     ) -> None:
         self.options = options or SegmentationOptions()
         checkVolume(inputNode, _("input volume"))
-        checkOutput(segmentationNode)
+        checkSegmentation(segmentationNode)
         self.card = findCard(model)
         checkSecond(self.card, inputNode, secondNode)
         super().__init__(inputNode)
@@ -95,6 +95,7 @@ class SegmentationRun(Run):
             ),
             self.card,
             self.options.surfaces,
+            self._translates or (secondNode is not None and secondNode.GetAttribute(SYNTHETIC_ATTRIBUTE) == "true"),
         )
         used = {**WEIGHTS, "translate": self._translates, "compare": bool(self.options.compareWith)}
         title = _("Segment {name}").format(name=self._inputName)
@@ -103,13 +104,10 @@ class SegmentationRun(Run):
 
     def _requests(self, folder: Path) -> list[list[str]]:
         image = self._writeInput(folder)
-        writeMark(self.inputNode(), image)
         request = ["segment", str(image), "--model", str(self.card.path), "--output", str(folder / "labels.nrrd")]
         if self._secondID:
             second = slicer.mrmlScene.GetNodeByID(self._secondID)
-            path = self._writeNode(second, folder / "second")
-            writeMark(second, path)
-            request += ["--second", str(path)]
+            request += ["--second", str(self._writeNode(second, folder / "second"))]
         elif self._translates and self.options.translator:
             request += ["--translator", self.options.translator]
         if self._translates and self.options.translated:
@@ -166,24 +164,3 @@ def checkSecond(card: SegmenterCard, inputNode, secondNode) -> None:
     if secondNode.GetTransformNodeID() != inputNode.GetTransformNodeID():
         text = _("{second} and {first} lie under different transforms. Put both under the same one, or harden them.")
         raise ValueError(text.format(second=secondNode.GetName(), first=inputNode.GetName()))
-
-
-def checkOutput(segmentationNode) -> None:
-    """Check the node to fill.
-
-    :raises ValueError: it is no segmentation of the scene.
-    """
-    if segmentationNode is None:
-        return
-    if not hasattr(segmentationNode, "IsA") or not segmentationNode.IsA("vtkMRMLSegmentationNode"):
-        name = segmentationNode.GetName() if hasattr(segmentationNode, "GetName") else repr(segmentationNode)
-        raise ValueError(_("{name} is no segmentation. Choose one, or none.").format(name=name))
-    if not slicer.mrmlScene.IsNodePresent(segmentationNode):
-        raise ValueError(_("{name} is not in the scene. Choose another segmentation.").format(name=segmentationNode.GetName()))
-
-
-def writeMark(node, path: Path) -> None:
-    """Write the mark of a node that IMT made beside its file, so that what is derived from a synthetic image says so."""
-    mark = markOf(node)
-    if mark:
-        path.with_suffix(".json").write_text(json.dumps(mark), encoding="utf-8")

@@ -26,16 +26,17 @@ class ComparisonSection:
         self._ui, self._tableView, self._logic, self._log = ui, tableView, logic, log
         self._parameterNode: Any = None
         self._comparison: SegmentationComparison | None = None
-        self._regionsID: str | None = None
-        self._tableID: str | None = None
+        self._regions: Any = None  # nodes, not IDs, which the next scene uses again
+        self._table: Any = None
+        self._outlined: tuple | None = None  # which segmentation, and whether its outlines alone are shown
         ui.compareButton.connect("clicked(bool)", self.onCompareButton)
         ui.regionsComboBox.connect("currentIndexChanged(int)", self.onRegionsChanged)
 
     def setParameterNode(self, parameterNode) -> None:
         """Follow a parameter node, or none; what was shown of a scene that is gone is taken away."""
         self._parameterNode = parameterNode
-        if parameterNode is not None and slicer.mrmlScene.GetNodeByID(self._tableID or "") is None:
-            self._comparison = self._regionsID = None
+        if slicer.mrmlScene.IsClosing() or self._table is None or not slicer.mrmlScene.IsNodePresent(self._table):
+            self._comparison = self._regions = self._outlined = None
             for widget in (self._ui.regionsLabel, self._ui.regionsComboBox, self._ui.scoresLabel):
                 widget.visible = False
             self.showTable(None)
@@ -45,7 +46,10 @@ class ComparisonSection:
         node, found = self._parameterNode, self._parameterNode.comparedSegmentation
         self._ui.compareButton.enabled = found is not None and node.referenceSegmentation is not None
         self._ui.outlinesCheckBox.enabled = found is not None
-        if found is not None and found.GetDisplayNode() is not None:
+        before, self._outlined = self._outlined, (found, node.outlinesOnly) if found is not None else None
+        # What the user has made of a segmentation's display stays, unless outlines are wanted.
+        wanted = node.outlinesOnly or (before is not None and before[0] is found)
+        if self._outlined != before and wanted and found is not None and found.GetDisplayNode() is not None:
             showOutlines(found, node.outlinesOnly)
 
     def showTable(self, tableNode) -> None:
@@ -53,7 +57,7 @@ class ComparisonSection:
         self._tableView.setMRMLTableNode(tableNode)
         self._tableView.resizeColumnsToContents()
         self._tableView.visible = tableNode is not None
-        self._tableID = tableNode.GetID() if tableNode is not None else None
+        self._table = tableNode
 
     def onCompareButton(self, *_unused) -> None:
         """Score the segmentation against the reference."""
@@ -84,13 +88,12 @@ class ComparisonSection:
         """Show the true, false and missing regions of the chosen structure."""
         if self._comparison is None or self._parameterNode is None:
             return
-        node = slicer.mrmlScene.GetNodeByID(self._regionsID) if self._regionsID else None
+        node = self._regions if self._regions is not None and slicer.mrmlScene.IsNodePresent(self._regions) else None
         try:
-            node = self._comparison.showRegions(self._ui.regionsComboBox.currentData or None, node)
+            self._regions = self._comparison.showRegions(self._ui.regionsComboBox.currentData or None, node)
         except RuntimeError as error:
             self._show(str(error))
             return
-        self._regionsID = node.GetID()
         for compared in (self._parameterNode.comparedSegmentation, self._parameterNode.referenceSegmentation):
             if compared is not None and compared.IsA("vtkMRMLSegmentationNode") and compared.GetDisplayNode() is not None:
                 compared.GetDisplayNode().SetVisibility(False)  # the regions would lie under it

@@ -10,8 +10,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from .derived_marks import markDerived
-from .nodes import brightest, fillVolume, markNode, placeBeside, readVolume, removeNode, showInRange
+from .derived_marks import DERIVED_ATTRIBUTE, markDerived
+from .nodes import brightest, fillVolume, forgetFile, markNode, placeBeside, readVolume, removeNode, showInRange
 from .saved_marks import followSaving
 from .segmentations import Structure, fillSegmentation, nodeIDs, removeNodes, structuresOf
 from .tables import addTable
@@ -136,6 +136,8 @@ class DerivedResults:
         if node is None:
             name = slicer.mrmlScene.GenerateUniqueName(title + self._suffix())
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+        elif node.GetAttribute(DERIVED_ATTRIBUTE) is None:
+            forgetFile(node)
         fillSegmentation(node, array, self._targets.matrix, structures, inputNode)
         markDerived(node, self._ofInput(record))
         followSaving(node)

@@ -50,6 +50,7 @@ class ModuleWidget:
         self.panel = makePanel(self.ui, logic)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
         return uiWidget
 
@@ -85,7 +86,15 @@ class ModuleWidget:
 
     def onSceneEndClose(self, caller, event) -> None:
         """An empty scene."""
-        if self.parent.isEntered:
+        if getattr(self.parent, "isEntered", True):  # a panel in a window of its own has no such thing
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller, event) -> None:
+        """A scene was loaded into this one: its parameters have taken the place of what the open panel shows."""
+        if self._wrapper is not None:
+            self._wrapper.Modified()  # it has kept the references that it read before their nodes were there
+        if self._parameterNode is not None:
+            self.setParameterNode(None)
             self.initializeParameterNode()
 
     def initializeParameterNode(self) -> None:

@@ -119,6 +119,13 @@ def writeVolume(node, path: Path) -> Path:
     return path
 
 
+def writeMark(node, path: Path) -> None:
+    """Write the mark of a node that IMT made beside its file, so that what is derived from a synthetic image says so."""
+    mark = markOf(node)
+    if mark:
+        path.with_suffix(".json").write_text(json.dumps(mark), encoding="utf-8")
+
+
 def readVolume(path: Path, matrix, dimensions=None):
     """Load a result file as a new hidden volume node without storage; the caller removes it or keeps it.
 
@@ -178,14 +185,19 @@ def fillVolume(loaded, output, matrix) -> Any:
     if output is not None:
         output.SetAndObserveImageData(loaded.GetImageData())
         removeNode(loaded)
-        if output.GetAttribute(SYNTHETIC_ATTRIBUTE) != "true" and output.GetStorageNode() is not None:
-            # Saving the scene would write the synthetic image over the real one that the volume was loaded from.
-            output.GetStorageNode().SetFileName("")
-            output.GetStorageNode().ResetFileNameList()
+        if output.GetAttribute(SYNTHETIC_ATTRIBUTE) != "true":
+            forgetFile(output)
     node.SetIJKToRASMatrix(matrix)
     if node.GetDisplayNode() is None:
         node.CreateDefaultDisplayNodes()
     return node
+
+
+def forgetFile(node) -> None:
+    """Let a node forget its file: saving the scene would write a result over the data that the node was loaded from."""
+    if node.GetStorageNode() is not None:
+        node.GetStorageNode().SetFileName("")
+        node.GetStorageNode().ResetFileNameList()
 
 
 def removeNode(node) -> None:

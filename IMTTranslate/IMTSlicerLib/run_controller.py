@@ -64,6 +64,10 @@ class RunController:
         """Bring the widgets in step with the parameter node."""
         raise NotImplementedError
 
+    def _parameters(self):
+        """The scene's parameter node, also while another module is open."""
+        return self._parameterNode if self._parameterNode is not None else self._logic.getParameterNode()
+
     # ---- the run
 
     def onApplyButton(self, *_unused) -> None:

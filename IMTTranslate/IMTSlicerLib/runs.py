@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .jobs import Job, JobCancelled, JobFailed
-from .nodes import fileNameFor, gridOf, writeVolume
+from .nodes import fileNameFor, gridOf, writeMark, writeVolume
 from .signals import Signal
 
 
@@ -84,11 +84,13 @@ class Run:
         return self._writeNode(self.inputNode(), folder / "input")
 
     def _writeNode(self, node, folder: Path) -> Path:
-        """Write a volume node under its own name, which messages are to have."""
+        """Write a volume node under its own name, which messages are to have, with its mark if IMT made it."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{fileNameFor(node)}.nrrd"
         self._fileNames[path.name] = node.GetName()
-        return writeVolume(node, path)
+        writeVolume(node, path)
+        writeMark(node, path)
+        return path
 
     def _requests(self, folder: Path) -> list[list[str]]:
         """Write what `imt` shall read into `folder`, and say what it shall do."""

@@ -65,6 +65,23 @@ def labelsOf(node, reference=None) -> Labels:
     raise ValueError(_("{name} is neither a segmentation nor a label map.").format(name=node.GetName()))
 
 
+def checkSegmentation(node) -> None:
+    """Check the segmentation node that is to be filled; None is none.
+
+    :raises ValueError: it is no segmentation of the scene.
+    """
+    import slicer
+    from slicer.i18n import tr as _
+
+    if node is None:
+        return
+    if not hasattr(node, "IsA") or not node.IsA("vtkMRMLSegmentationNode"):
+        name = node.GetName() if hasattr(node, "GetName") else repr(node)
+        raise ValueError(_("{name} is no segmentation. Choose one, or none.").format(name=name))
+    if not slicer.mrmlScene.IsNodePresent(node):
+        raise ValueError(_("{name} is not in the scene. Choose another segmentation.").format(name=node.GetName()))
+
+
 def _fromLabelMap(node, reference) -> Labels:
     import numpy as np
     import slicer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import slicer
 from slicer.i18n import tr as _
 
 from IMTSlicerLib import views
@@ -37,6 +38,8 @@ class PanelController(RunController):
     def setParameterNode(self, parameterNode) -> None:
         """Follow a parameter node (before it is bound to the widgets), or none."""
         super().setParameterNode(parameterNode)
+        if slicer.mrmlScene.IsClosing():
+            self._ui.scoresLabel.visible = False  # of volumes that are gone
         self._rows.setParameterNode(parameterNode)
 
     def cancel(self) -> None:
@@ -132,7 +135,7 @@ class PanelController(RunController):
         return run.outputNodes
 
     def _showResult(self, run: TranslationRun) -> None:
-        self._logic.getParameterNode().comparedVolume = run.outputNodes[0]
+        self._parameters().comparedVolume = run.outputNodes[0]
         if self._parameterNode is None:  # another module is open: its views are left alone
             return
         if run.uncertaintyNodes:
@@ -163,9 +166,10 @@ class PanelController(RunController):
         comparison = self._comparison
         if comparison.scores and comparison.tableNode is not None:
             self._ui.scoresLabel.text = scoresAsHtml(comparison.scores)
-            synthetic, real = comparison.comparedNodes()
-            views.showSideBySide(real, synthetic, comparison.errorNode)
-            views.showColorLegend(comparison.errorNode)
+            if self._parameterNode is not None:  # else another module is open: its views are left alone
+                synthetic, real = comparison.comparedNodes()
+                views.showSideBySide(real, synthetic, comparison.errorNode)
+                views.showColorLegend(comparison.errorNode)
         elif comparison.job.state == "cancelled":
             self._ui.scoresLabel.text = _("Cancelled.")
         else:

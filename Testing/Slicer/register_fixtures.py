@@ -21,7 +21,7 @@ MODULE = ROOT / "IMTRegister" / "IMTRegister.py"
 UI = ROOT / "IMTRegister" / "Resources" / "UI" / "IMTRegister.ui"
 GREY_MATTER = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~"
-    "SCT^389079005^Brain gray matter~^^~Anatomic codes - DICOM master list~^^~^^"
+    "SCT^389081007^Gray matter~^^~Anatomic codes - DICOM master list~^^~^^"
 )
 LABELS_CSV = (
     "code,name,red,green,blue,terminology\n"

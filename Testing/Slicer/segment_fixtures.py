@@ -23,7 +23,7 @@ UI = ROOT / "IMTSegment" / "Resources" / "UI" / "IMTSegment.ui"
 COLOURS = {"CSF": (60, 100, 220), "grey matter": (150, 150, 150), "white matter": (240, 240, 240)}
 GREY_MATTER = (
     "Segmentation category and type - 3D Slicer General Anatomy list~SCT^123037004^Anatomical Structure~"
-    "SCT^389079005^Brain gray matter~^^~Anatomic codes - DICOM master list~^^~^^"
+    "SCT^389081007^Gray matter~^^~Anatomic codes - DICOM master list~^^~^^"
 )
 MAKE_MODELS = """
 import sys

@@ -153,6 +153,21 @@ def test_the_table_of_atlases_takes_nodes_and_keeps_them_when_the_module_is_left
     assert "cannot be an atlas's name" in ui.atlasLabel.text and not ui.applyButton.enabled
 
 
+def test_a_scene_loaded_into_the_open_panel_brings_its_table_of_atlases(register_panel, tmp_path):
+    register_panel.ui.atlasesFromSceneCheckBox.click()
+    register_panel.ui.addAtlasButton.click()
+    fill_row(register_panel, 0, Image=add_head("Kopf 1"), Labels=slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "L"))
+    register_panel.ui.atlasTableWidget.item(0, 0).setText("bert")
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear(False)
+    assert register_panel.ui.atlasTableWidget.rowCount == 0
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    assert register_panel.ui.atlasTableWidget.rowCount == 1 and register_panel.ui.atlasTableWidget.item(0, 0).text() == "bert"
+    selectors = register_panel.widget.panel._atlases._selectors[0]
+    assert [selectors[kind].currentNode().GetName() for kind in ("Image", "Labels")] == ["Kopf 1", "L"]
+    assert register_panel.ui.atlasLabel.text == "One atlas of the scene."
+
+
 def test_structures_of_one_name_get_one_code_however_each_atlas_numbers_them(register_panel):
     from IMTRegisterPanel.scene_atlases import CommonCodes
     from IMTSlicerLib.segmentations import Structure, fillSegmentation, labelsOf

@@ -194,6 +194,19 @@ def test_what_a_synthetic_image_took_part_in_says_so(register_logic, cohort, mod
     for made in (result.segmentationNode, result.agreementNode, result.tableNode, *result.transformNodes.values()):
         assert made.GetAttribute("IMT.DerivedFromSynthetic") == "true" and made.GetAttribute("IMT.Synthetic") is None
         assert made.GetAttribute("IMT.Model") == "tiny-T2-T1" and "synthetic image took part" in made.GetDescription()
+    again = register_logic.register(
+        cohort.volume("T2"), "T2", cohort.atlases, translateTo="T1", secondNode=result.translatedNode, jobs=1
+    )
+    assert again.segmentationNode.GetAttribute("IMT.DerivedFromSynthetic") == "true", "one's own translation is one too"
+
+
+def test_labels_of_a_loaded_scene_are_saved_with_their_mark_though_only_this_module_is_open(register_logic, tmp_path):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "labels")
+    node.SetAttribute("IMT.DerivedFromSynthetic", "true")
+    node.SetAttribute("IMT.Mark", json.dumps({"made_by": "imt register", "derived_from_synthetic": True}))
+    type(register_logic)()  # as the panel makes one when it opens
+    assert slicer.util.saveNode(node, str(tmp_path / "labels.seg.nrrd"), properties={})
+    assert json.loads(next(tmp_path.glob("*.json")).read_text(encoding="utf-8"))["derived_from_synthetic"] is True
 
 
 def test_saving_the_labels_writes_how_they_came_to_be_beside_them(register_logic, cohort, tmp_path):

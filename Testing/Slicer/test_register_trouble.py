@@ -167,7 +167,9 @@ def refusals():
         "under different transforms": {"secondNode": moved(), "translateTo": "T2"},
         "mask Maske is empty": {"maskNode": mask(False)},
         "is not on the grid of": {"maskNode": mask(True)},
-        "is no segmentation": {"segmentationNode": add_head("X")},
+        "X is no segmentation": {"segmentationNode": add_head("X")},
+        "'Meine' is no segmentation": {"segmentationNode": "Meine"},
+        "mask Kopf is no label map": {"maskNode": add_head("Kopf")},
     }
 
 
@@ -178,6 +180,10 @@ def test_what_a_script_gets_wrong_is_told_before_anything_runs(register_logic, t
         with pytest.raises(ValueError, match=words):
             register_logic.register(node, "T1", **{"atlases": tmp_path, **arguments})
         assert node_ids() == before
+    points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode")
+    points.AddControlPoint([0.0, 0.0, 0.0], "L1")
+    with pytest.raises(ValueError, match="Select the segmentation that a registration made"):
+        register_logic.compareLandmarks(points, None)
 
 
 def test_labels_of_an_atlas_on_another_grid_are_named(register_logic):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import qt
 import slicer
 from panel_checks import HEAVY, check_bindings, modules_of_opening, without_tooltip
-from segment_fixtures import MODULE, UI
+from segment_fixtures import MODULE, UI, segments
 from translate_fixtures import add_head
 
 from slicer_harness import host
@@ -100,6 +101,73 @@ def test_a_model_without_its_weights_says_so(segment_panel, tiny_models, tmp_pat
     monkeypatch.setenv("IMT_SEGMENT_MODELS", str(folder))
     segment_panel.prepare("tiny-given")
     assert "weights are not here" in segment_panel.ui.modelTextBrowser.plainText
+
+
+# --- Scenes --------------------------------------------------------------------------------------------------------
+
+
+def add_segmentation(name: str):
+    """A box of grey matter."""
+    from IMTSlicerLib.segmentations import Structure, fillSegmentation
+
+    array = np.zeros((12, 58, 49), np.uint8)
+    array[4:8, 20:30, 20:30] = 1
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
+    fillSegmentation(node, array, np.eye(4), [Structure(1, "grey matter", (0.5, 0.5, 0.5))])
+    return node
+
+
+def test_a_comparison_of_a_closed_scene_touches_nothing_of_the_next(segment_panel):
+    ui, parameters = segment_panel.ui, segment_panel.parameters
+    parameters.comparedSegmentation, parameters.referenceSegmentation = add_segmentation("A"), add_segmentation("B")
+    ui.compareButton.click()
+    assert segment_panel.is_shown(ui.scoresLabel) and segment_panel.is_shown(ui.structuresTableView)
+    tables, regions = slicer.util.getNodesByClass("vtkMRMLTableNode"), slicer.util.getNode("*(all)")
+    identifiers = [tables[-1].GetID(), regions.GetID()]
+    segment_panel.widget.parent.exit()
+    slicer.mrmlScene.Clear(False)
+    for name in ("C", "D", "Meine"):
+        mine = add_segmentation(name)
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode")
+    assert [table.GetID(), mine.GetID()] == identifiers, "scenes number their nodes alike"
+    segment_panel.widget.parent.enter()
+    for widget in (ui.scoresLabel, ui.structuresTableView, ui.regionsComboBox):
+        assert not segment_panel.is_shown(widget)
+    ui.regionsComboBox.currentIndex = 1 - ui.regionsComboBox.currentIndex
+    assert list(segments(mine)) == ["grey matter"] and mine.GetName() == "Meine"
+
+
+def test_how_the_user_shows_a_segmentation_stays_until_outlines_are_wanted(segment_panel):
+    node = add_segmentation("A")
+    display = node.GetDisplayNode()
+    display.SetVisibility2DFill(False)
+    segment_panel.parameters.comparedSegmentation = node
+    segment_panel.parameters.seed = 3  # anything else that changes
+    assert not display.GetVisibility2DFill()
+    segment_panel.ui.outlinesCheckBox.click()
+    segment_panel.ui.outlinesCheckBox.click()
+    assert display.GetVisibility2DFill()
+
+
+def test_a_scene_loaded_into_the_open_panel_brings_its_choices_also_where_files_are_missing(segment_panel, tmp_path):
+    node = segment_panel.prepare("tiny-given")
+    assert slicer.util.saveNode(node, str(tmp_path / "T1.nrrd"), properties={})
+    segment_panel.parameters.comparedSegmentation = add_segmentation("A")
+    segment_panel.parameters.show3D, segment_panel.parameters.device = True, "cpu"
+    slicer.mrmlScene.SetURL(str(tmp_path / "scene.mrml"))
+    slicer.mrmlScene.Commit()
+    (tmp_path / "T1.nrrd").unlink()
+    slicer.mrmlScene.Clear(False)
+    try:
+        slicer.util.loadScene(str(tmp_path / "scene.mrml"))
+    except RuntimeError:  # Slicer tells of the missing files
+        pass
+    parameters = segment_panel.parameters
+    assert (parameters.model, parameters.device, parameters.show3D) == ("tiny-given", "cpu", True)
+    assert segment_panel.ui.modelComboBox.currentData == "tiny-given" and segment_panel.ui.deviceComboBox.currentText == "cpu"
+    assert segment_panel.ui.inputSelector.currentNode() is parameters.inputVolume
+    if segment_panel.ui.applyButton.enabled:
+        assert "has no image" in segment_panel.segment()
 
 
 # --- The module ----------------------------------------------------------------------------------------------------

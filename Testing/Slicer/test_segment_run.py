@@ -95,9 +95,13 @@ def check_table(results, node) -> None:
 
 def check_overlay(panel, results) -> None:
     """A structure's probability over the input, and surfaces in 3D."""
+    segmented = panel.parameters.inputVolume
+    panel.parameters.inputVolume = add_head("Danach T1")  # what is chosen later is not what was segmented
     choose(panel.ui.probabilityComboBox, "grey matter")
     composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
     assert composite.GetForegroundVolumeID() == results.probabilityNodes["grey matter"].GetID()
+    assert composite.GetBackgroundVolumeID() == segmented.GetID()
+    panel.parameters.inputVolume = segmented
     choose(panel.ui.probabilityComboBox, "(none)")
     assert not composite.GetForegroundVolumeID()
     segmentation = results.segmentationNode
@@ -147,10 +151,12 @@ def test_a_real_second_volume_on_another_grid_is_resampled_and_told_and_a_synthe
     second.SetOrigin(-19.0, 15.0, 40.0)
     output = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Meine")
     output.GetSegmentation().AddEmptySegment("old", "old")
+    assert slicer.util.saveNode(output, str(tmp_path / "by-hand.seg.nrrd"), properties={})
     result = segment_logic.segment(node, "tiny-tms", second, output, checkModality=False)
     assert result.segmentationNode is output and output.GetName() == "Meine" and list(segments(output)) == list(COLOURS)
     assert any("Mein T2" in warning and "grid" in warning for warning in result.warnings), result.warnings
     assert result.translatedNode is None and output.GetAttribute("IMT.DerivedFromSynthetic") == "false"
+    assert not output.GetStorageNode().GetFileName(), "saving the scene would write over what was drawn by hand"
     mark = {"synthetic": True, "source_modality": "T1", "target_modality": "T2", "notice": "Synthetic."}
     second.SetAttribute("IMT.Synthetic", "true")
     second.SetAttribute("IMT.Mark", json.dumps(mark))
@@ -159,6 +165,24 @@ def test_a_real_second_volume_on_another_grid_is_resampled_and_told_and_a_synthe
     assert again.segmentationNode.GetName() == "T1 tissue (from synthetic T2)"
     name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
     assert again.segmentationNode.GetSegmentation().ContainsRepresentation(name)
+    for attribute in ("IMT.Synthetic", "IMT.Mark"):  # now the input is synthetic, and the second volume real
+        node.SetAttribute(attribute, second.GetAttribute(attribute))
+        second.SetAttribute(attribute, None)
+    other = segment_logic.segment(node, "tiny-tms", second, checkModality=False)
+    assert other.segmentationNode.GetName() == "T1 tissue (from a synthetic image)"
     assert slicer.util.saveNode(again.segmentationNode, str(tmp_path / "labels.seg.nrrd"), properties={})
     (record,) = (json.loads(path.read_text(encoding="utf-8")) for path in tmp_path.glob("*.json"))
     assert record["made_by"] == "imt segment" and record["derived_from_synthetic"] is True
+
+
+def test_a_result_that_came_while_another_module_was_open_is_shown_on_return(segment_panel):
+    node = segment_panel.prepare("tiny-given")
+    composite = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceCompositeNode()
+    composite.SetBackgroundVolumeID(None)
+    segment_panel.start()
+    segment_panel.widget.parent.exit()
+    segment_panel.wait()
+    assert not composite.GetBackgroundVolumeID(), "the views belong to the other module"
+    segment_panel.widget.parent.enter()
+    assert segment_panel.parameters.comparedSegmentation.GetName() == f"{node.GetName()} tissue"
+    assert segment_panel.is_shown(segment_panel.ui.structuresTableView) and not segment_panel.ui.resultCollapsibleButton.collapsed

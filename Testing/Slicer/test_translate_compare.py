@@ -74,6 +74,18 @@ def test_closing_the_scene_ends_a_comparison(panel, temporary):
     assert not slicer.util.getNodesByClass("vtkMRMLTableNode")
 
 
+def test_a_comparison_that_ends_while_another_module_is_open_leaves_the_views_alone(panel):
+    panel.parameters.comparedVolume, panel.parameters.realVolume = add_head("A"), add_head("B", "T2")
+    manager = slicer.app.layoutManager()
+    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    panel.ui.compareButton.click()
+    panel.widget.parent.exit()
+    wait_until(lambda: panel.widget.panel._comparison.job.state != "running")
+    assert manager.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+    panel.widget.parent.enter()
+    assert "PSNR" in panel.ui.scoresLabel.text and panel.is_shown(panel.ui.scoresLabel)
+
+
 def refused_comparison(panel, *words):
     before = node_ids()
     text = panel.compare()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
@@ -125,3 +126,13 @@ def test_a_shipped_model_translates_by_four_clicks_and_no_process_stays(nothing_
     node = slicer.util.getNode("Kopf T1 T2 (synthetic)")
     assert node.GetAttribute("IMT.Model") == "T1-T2" and slicer.util.arrayFromVolume(node).std() > 1
     assert children() == before
+
+
+@pytest.mark.parametrize("name", ["IMTTranslate", "IMTRegister", "IMTSegment"])
+def test_a_panel_made_without_a_parent_leaves_no_observer_behind(slicer_app, name):
+    host.load_module(ROOT / name / f"{name}.py")
+    widget = getattr(importlib.import_module(name), f"{name}Widget")()
+    assert any(node is slicer.mrmlScene for node, *_more in widget.Observations), "they would stay for ever"
+    widget._onModuleAboutToBeUnloaded(name)
+    assert not widget.Observations
+    widget.parent.deleteLater()

@@ -64,9 +64,9 @@ class Registration:
 
     @property
     def is_derived(self) -> bool:
-        """Whether a synthetic image took part: a translation made here, or one given as the second image."""
-        second = self.settings.second_image
-        return self.card is not None or (second is not None and read_mark(sidecar_path(Path(second))).get("synthetic") is True)
+        """Whether a synthetic image took part: a translation made here, or an input that says so in its mark."""
+        given = [self.path, *([Path(self.settings.second_image)] if self.settings.second_image is not None else [])]
+        return self.card is not None or any(read_mark(sidecar_path(path)).get("synthetic") is True for path in given)
 
     @property
     def registered(self) -> dict[str, PairResult]:

@@ -133,7 +133,9 @@ def _define_module_widget() -> None:
         def module(self) -> ScriptedModule:
             return self._module
 
+        @property
         def isEntered(self) -> bool:
+            """A property of the real class (Q_PROPERTY), not a method."""
             return self._entered
 
         def enter(self) -> None:
