@@ -486,3 +486,12 @@ def test_a_label_map_is_refused_in_the_subjects_and_the_second_images_place(coho
         with pytest.raises(BadInput, match="label map"):
             register_subject(subject, read_atlas_set(cohort.atlases, settings.modalities), settings, outputs)
     assert not list(tmp_path.iterdir())
+
+
+def test_labels_of_a_synthetic_subject_say_so(cohort, cache, tmp_path):
+    subject, labels = tmp_path / "T2.nii.gz", tmp_path / "out" / "labels.nii.gz"
+    shutil.copy(cohort.subject, subject)
+    (tmp_path / "T2.json").write_text('{"synthetic": true}')
+    settings = RegistrationSettings("T2", **QUICK, cache=cache)
+    register_subject(subject, read_atlas_set(cohort.atlases, settings.modalities), settings, RegistrationOutputs(labels))
+    assert json.loads((labels.parent / "labels.json").read_text())["derived_from_synthetic"] is True
