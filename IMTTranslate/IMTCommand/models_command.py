@@ -145,7 +145,9 @@ def describe_overlaps(metrics: list[Any]) -> list[str]:
     lines = []
     for row in (row for row in metrics if isinstance(row, dict)):
         scores = [f"{label} {row[key]:{form}}" for key, label, form in numbers if isinstance(row.get(key), int | float)]
-        lines.append(f"{row.get('structure', '?')!s:<16} {', '.join(scores)} ({row.get('subjects', '?')} held-out subjects)")
+        if scores:
+            words = f"{row.get('dataset', '')!s:<16} {row.get('structure', '?')!s:<16}"
+            lines.append(f"{words} {', '.join(scores)} ({row.get('subjects', '?')} held-out subjects)")
     return lines
 
 

@@ -14,6 +14,7 @@ import argparse
 import glob
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,14 @@ def export(run: Path, card_file: Path, scores: list[Path], folder: Path, dtype: 
         "accepts": accepted(trained),
         **written,
         "training": training,
-        "metrics": [row for report in reports for row in report["summary"]],
+        "metrics": [{"dataset": datasets_of(report["test"]), **row} for report in reports for row in report["summary"]],
     }
     return save_segmenter(folder, card, trained.network, dtype)
+
+
+def datasets_of(subjects: Sequence[str]) -> str:
+    """The data sets of `<dataset>/<subject>` names."""
+    return ", ".join(sorted({name.partition("/")[0] for name in subjects}))
 
 
 def main(arguments: list[str] | None = None) -> None:
