@@ -23,7 +23,7 @@ from IMTSlicerLib.signals import Signal
 from IMTSlicerLib.workers import Worker
 
 MODULE = Path(__file__).resolve().parents[2] / "IMTTranslate"
-REGISTER = MODULE.parent / "IMTRegister"
+REGISTER, SEGMENT = MODULE.parent / "IMTRegister", MODULE.parent / "IMTSegment"
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 # A child that starts a child that ignores SIGTERM; both tell their numbers.
 FAMILY = """
@@ -610,7 +610,7 @@ def test_the_environment_of_workers(monkeypatch, tmp_path):
     monkeypatch.setenv("ITK_AUTOLOAD_PATH", "somewhere")
     monkeypatch.setenv("PYTHONPATH", f"mine{os.pathsep}{MODULE}")
     environment = worker_environment([tmp_path / "pack ages"])
-    assert environment["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "pack ages"), str(MODULE), str(REGISTER), "mine"]
+    assert environment["PYTHONPATH"].split(os.pathsep) == [str(tmp_path / "pack ages"), str(MODULE), str(REGISTER), str(SEGMENT), "mine"]
     assert "ITK_AUTOLOAD_PATH" not in environment and os.environ["ITK_AUTOLOAD_PATH"]
     assert environment["PYTHONUTF8"] == environment["PYTHONUNBUFFERED"] == "1"
 

@@ -318,7 +318,7 @@ def test_the_card_holds_what_a_person_wrote_and_what_the_run_decided(package: Pa
     sha256 = json.loads(translator.read_text(encoding="utf-8"))["weights"]["sha256"]
     assert content["second"] == {"modality": "FLAIR", "translator": {"name": "T1-FLAIR-tiny", "sha256": sha256}}
     assert content["training"]["held_out"] == ["heads/d_ses-1"] and "Heads of shells." in content["training"]["notes"]
-    assert content["metrics"] == [{"structure": "gm", "dice": 0.5}]
+    assert content["metrics"] == [{"dataset": "heads", "structure": "gm", "dice": 0.5}]
     low, high = content["accepts"]["median"]
     assert 0 < low < high < 1
 
