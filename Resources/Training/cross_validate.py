@@ -26,11 +26,12 @@ from pathlib import Path
 
 from case_pictures import save_figure
 from case_volumes import load_case, predicted, subjects_with
-from cross_validation_plan import Fit, Plan, check_same, make_plan
+from cross_validation_plan import Fit, Plan, make_plan
 from cross_validation_report import collected, draw, patient_scores, report
 from evaluate_translator import COLUMNS, score_subject
 from run_packages import experiment_package
 from run_tables import DONE, run_script, write_csv
+from same_plan import check_same_plan
 
 from IMTCore.errors import BadInput, ImtError
 from IMTCore.files import check_writable, write_json, write_text
@@ -84,7 +85,7 @@ def cross_validate(values: argparse.Namespace, rest: list[str]) -> list[str]:
         raise BadInput(f"--jobs {values.jobs}: it must be at least 1.")
     plan = make_plan(values, rest)
     check_writable(values.output / "plan.json")
-    check_same(values.output / "plan.json", plan.record)
+    check_same_plan(values.output / "plan.json", plan.record, "cross-validation")
     left = [fit for fit in plan.fits if not (values.output / fit.key / DONE).exists()]
     print(f"{len(plan.fits)} fits, {len(plan.fits) - len(left)} finished before", flush=True)
     failed = do_all(left, plan, values)

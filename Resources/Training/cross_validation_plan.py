@@ -16,7 +16,6 @@ from experiment import NOT_LEARNT, Config, flag
 from trainer_arguments import RunOptions, parse
 
 from IMTCore.errors import BadInput
-from IMTCore.files import write_json
 
 # Which subjects take part is not chosen by cross-validation, nor is what another run has seen.
 NOT_CHOSEN = {*NOT_LEARNT, "source", "targets", "train", "exclude", "validate", "layout", "context_of", "initial"}
@@ -138,21 +137,3 @@ def as_text(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(as_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def check_same(path: Path, record: dict[str, Any]) -> None:
-    """Refuse to add to another cross-validation.
-
-    Raises:
-        BadInput: naming what differs.
-    """
-    if not path.exists():
-        write_json(path, record)
-        return
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        different = [name for name in {**record, **stored} if record.get(name) != stored.get(name)]
-    except (OSError, ValueError, TypeError) as error:
-        raise BadInput(f"{path} is damaged ({error}). Choose another --output.") from error
-    if different:
-        raise BadInput(f"{path.parent} is of another cross-validation (differs in {', '.join(different)}). Choose another --output.")

@@ -34,8 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "IMTTranslate"))
 from run_packages import experiment_package
 from run_tables import run_script
 from segmentation_cases import MEASURES, score_case, segment_case, segmenter_of
-from segmentation_experiment_plan import METHODS, ExperimentPlan, Fit, check_same_experiment, escaped, make_plan
+from segmentation_experiment_plan import METHODS, ExperimentPlan, Fit, escaped, make_plan
 from segmentation_experiment_report import page, scores_csv, summary
+from same_plan import check_same_plan
 from segmenter_weights import experiment_segmenter
 from segmenter_second import SecondModality
 from train_segmenter import train
@@ -171,7 +172,7 @@ def experiment(values: argparse.Namespace, rest: list[str], words: list[str]) ->
         raise BadInput(f"--jobs {values.jobs}: it must be at least 1.")
     plan, output = make_plan(values, rest), values.output
     check_writable(output / "plan.json")
-    check_same_experiment(output / "plan.json", plan.record)
+    check_same_plan(output / "plan.json", plan.record, "experiment")
     named = plan.record["translator"] or f"{plan.base.given}-{plan.second} trained on part A"
     if values.report:
         write_report(plan, output, named)

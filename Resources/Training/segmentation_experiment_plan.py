@@ -23,7 +23,6 @@ from segmenter_data import find_labelled
 from training_data import select_subjects
 
 from IMTCore.errors import BadInput
-from IMTCore.files import write_json
 
 PARTS = ("a", "b", "c")
 
@@ -219,21 +218,3 @@ def check_parts(parts: dict[str, list[str]], base: SegmenterConfig) -> None:
             other, name = owners.setdefault(patient, (part, subject.name))
             if other != part:
                 raise BadInput(f"{subject.name} of part {part.upper()} is of the patient of {name} in part {other.upper()}. Put them in one part.")
-
-
-def check_same_experiment(path: Path, record: dict[str, Any]) -> None:
-    """Refuse to add to another experiment; write the record if there is none yet.
-
-    Raises:
-        BadInput: naming what differs.
-    """
-    if not path.exists():
-        write_json(path, record)
-        return
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        different = [name for name in {**record, **stored} if record.get(name) != stored.get(name)]
-    except (OSError, ValueError, AttributeError) as error:
-        raise BadInput(f"{path} is damaged ({error}). Choose another --output.") from error
-    if different:
-        raise BadInput(f"{path.parent} is of another experiment (differs in {', '.join(different)}). Choose another --output.")
