@@ -43,7 +43,7 @@ from train_segmenter import train
 from unseen_subjects import check_unseen
 
 from IMTCore.catalogue import find_card
-from IMTCore.errors import BadInput, ImtError
+from IMTCore.errors import BadInput, Cancelled, ImtError
 from IMTCore.files import check_writable, write_json, write_text
 
 DONE = "scores.json"
@@ -119,6 +119,8 @@ def do_all(fits: list[Fit], plan: ExperimentPlan, values: argparse.Namespace, wo
     def here(fit: Fit) -> str:
         try:
             do(fit, plan, values.output)
+        except Cancelled:  # Ctrl-C ends the experiment, not the fit alone
+            raise
         except ImtError as error:
             return str(error)
         return ""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +155,25 @@ def test_two_methods_are_trained_tested_and_reported_and_nothing_is_done_twice(d
     assert "fits" not in said.splitlines()[0] and "| tms | T1, T1, FLAIR^ | 1 |" in said and (output / "table.md").read_text(encoding="utf-8") in said
     with pytest.raises(SystemExit, match="another experiment .differs in filters"):
         run(data, output, *options, "--filters", 5)
+
+
+def test_a_stop_ends_the_experiment_and_not_one_fit_alone(data: Path, tmp_path: Path) -> None:
+    run_folder = tmp_path / "given-only" / "seed0" / "run"
+
+    def stop() -> None:
+        for _ in range(600):
+            if (run_folder / "checkpoint.pt").exists():  # the training listens by now
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.1)
+
+    parts = ["--part-b", "heads/s[23]", "--part-c", "heads/s[45]", "--part-a", "heads/s[01]"]
+    endless = ["--steps", 10**6, "--checkpoint-every", 5, "--methods", "given-only", "xxx", "--seeds", 0]
+    stopper = threading.Thread(target=stop, daemon=True)
+    stopper.start()
+    with pytest.raises(SystemExit, match="Stopped at step"):
+        run_main(segmentation_experiment.main, "--data", data, *SMALL, *parts, *endless, "--output", tmp_path)
+    assert not (tmp_path / "xxx").exists()
 
 
 def test_the_translator_is_trained_on_part_a_and_pretraining_uses_its_labels(data: Path, tmp_path: Path) -> None:
