@@ -146,10 +146,17 @@ def series_description(image: SyntheticImage, text: str | None) -> str:
     """The series description, which begins with SYNTHETIC whatever `text` says.
 
     Raises:
+        BadInput: as `check_description`.
+    """
+    return plain(f"{MARK} {image.what}", DESCRIPTION_LENGTH) if text is None else check_description(text)
+
+
+def check_description(text: str) -> str:
+    """A user's series description with SYNTHETIC before it.
+
+    Raises:
         BadInput: `text` is too long, or has other characters than printable ASCII: the study's character set may lack them.
     """
-    if text is None:
-        return plain(f"{MARK} {image.what}", DESCRIPTION_LENGTH)
     text = text.strip()
     if not re.fullmatch(r"[ -\[\]-~]+", text):
         raise BadInput("The series description must be ASCII letters, digits and signs without a backslash, on one line.")

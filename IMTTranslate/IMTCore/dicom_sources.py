@@ -30,9 +30,9 @@ def check_pydicom() -> None:
     try:
         import pydicom
     except ImportError as error:
-        raise ImtError("Writing DICOM needs the Python package pydicom: pip install pydicom") from error
+        raise ImtError("This work on DICOM needs the Python package pydicom: pip install pydicom") from error
     if int(pydicom.__version__.split(".")[0]) < 3:
-        raise ImtError(f"Writing DICOM needs pydicom 3 or newer, not {pydicom.__version__}: pip install --upgrade pydicom")
+        raise ImtError(f"This work on DICOM needs pydicom 3 or newer, not {pydicom.__version__}: pip install --upgrade pydicom")
 
 
 def read_synthetic_mark(volume: Path) -> SyntheticImage:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .dicom import read_series
-from .dicom_headers import SyntheticImage, SyntheticSeries, new_uid, series_description, synthetic_header
+from .dicom_headers import SyntheticImage, SyntheticSeries, check_description, new_uid, series_description, synthetic_header
 from .dicom_sources import GRID_TOLERANCE_MM, check_pydicom, on_grid, read_source_headers, read_synthetic_mark
 from .errors import BadInput, Cancelled, OutputFailure
-from .files import describe_write_error, give_usual_mode
+from .files import describe_write_error, give_usual_mode, temporary_folder
 from .modality_names import guess_from_text
 from .progress import Progress, never, quiet
 from .provenance import input_sha256, volume_sha256
@@ -87,8 +86,7 @@ def write_synthetic_series(
     """
     check_pydicom()
     volume, like, output = Path(volume), Path(like), Path(output)
-    if number is not None and not 1 <= number <= LARGEST_NUMBER:
-        raise BadInput(f"The series number must be 1 to {LARGEST_NUMBER}, not {number}.")
+    check_options(description, number)
     check_folders(volume, like, output)
     image = read_synthetic_mark(volume)
     text = series_description(image, description)
@@ -99,7 +97,7 @@ def write_synthetic_series(
     if array is None:
         raise BadInput(
             f"{volume} is not on the grid of the series in {like} (sizes {synthetic.array.shape[::-1]} and "
-            f"{source.array.shape[::-1]} voxels, or another position). --like takes the series that the volume was made from."
+            f"{source.array.shape[::-1]} voxels, or another position). Give the series that the volume was made from (--like)."
         )
     synthetic = Volume(array, source.geometry, volume.name)
     from_series = image.input_sha256 == input_sha256(like)
@@ -112,6 +110,18 @@ def write_synthetic_series(
     return WrittenSeries(output, len(sources), series.uid, series.number, series.description, told)
 
 
+def check_options(description: str | None, number: int | None) -> None:
+    """Refuse a description or a series number that DICOM cannot hold, before any work is done.
+
+    Raises:
+        BadInput: saying what it can.
+    """
+    if number is not None and not 1 <= number <= LARGEST_NUMBER:
+        raise BadInput(f"The series number must be 1 to {LARGEST_NUMBER}, not {number}.")
+    if description is not None:
+        check_description(description)
+
+
 def check_folders(volume: Path, like: Path, output: Path) -> None:
     """Refuse paths of the wrong kind, and an output that is there.
 
@@ -122,9 +132,18 @@ def check_folders(volume: Path, like: Path, output: Path) -> None:
         raise BadInput(f"{volume} is not a file. Give the image file that imt translate wrote, with its .json beside it.")
     if not like.is_dir():
         raise BadInput(f"{like} is not a folder. --like takes the folder of the DICOM series that the volume was made from.")
+    check_output_folder(output, like)
+
+
+def check_output_folder(output: Path, source: Path) -> None:
+    """Refuse an output that is there, or lies among the slices of the series in `source` (which may be links to them).
+
+    Raises:
+        BadInput: naming the path.
+    """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BadInput(f"{output} exists and is not an empty folder; nothing in it is changed. Choose another folder.")
-    if output.resolve().is_relative_to(like.resolve()):
+    if any(output.resolve().is_relative_to(folder) for folder in {source.resolve(), *(file.resolve().parent for file in source.iterdir())}):
         raise BadInput(f"{output} lies in the source series' folder, which must stay as it is. Choose another folder.")
 
 
@@ -154,8 +173,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".imt-", dir=path.parent))
+        temporary = temporary_folder(path)
         yield temporary
         give_usual_mode(temporary)
         if path.is_dir():
@@ -261,7 +279,7 @@ def _check_written(folder: Path, volume: Volume, step: float) -> None:
 def _doubt(volume: Path, like: Path, image: SyntheticImage, source: Any) -> str:
     texts = [str(source.get(keyword, "") or "") for keyword in ("SeriesDescription", "ProtocolName")]
     text = (
-        f"The mark of {volume.name} is of another input file than the series in {like} (a copy in another format, perhaps): "
+        f"The mark of {volume.name} is of another input file than the series {like.name} (a copy in another format, perhaps): "
         "check that they are of the same patient and scan."
     )
     modality = guess_from_text(*texts)

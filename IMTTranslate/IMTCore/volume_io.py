@@ -6,8 +6,10 @@ ITK's writer does not keep.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from .dicom import read_series
 from .errors import BadInput
 from .files import whole_file
 from .itk_volume import volume_from_sitk
+from .machine import check_size
+from .meta_image import check_meta_data
 from .volume import Geometry, Volume, check_image
 
 NIFTI = (".nii", ".nii.gz", ".hdr", ".img")
@@ -43,12 +47,13 @@ def check_output_path(path: Path) -> None:
         raise BadInput(f"Cannot tell the format of {path}: end its name in one of {', '.join(WRITABLE)}.")
 
 
-def read_volume(path: Path | str, constant: bool = False) -> Volume:
-    """Read an image file or a folder that holds one DICOM series.
+def read_volume(path: Path | str, constant: bool = False, series: str | None = None) -> Volume:
+    """Read an image file or a DICOM series.
 
     Args:
-        path: file or folder.
+        path: file, folder that holds one series, or with `series` a folder of DICOM files in any layout.
         constant: take an image of one value too, as an empty label map is.
+        series: which series of the folder: its number, description or UID. Needs pydicom.
 
     Returns:
         A checked volume: array [k, j, i] in the file's real-world values (float32, or the file's integers).
@@ -60,10 +65,17 @@ def read_volume(path: Path | str, constant: bool = False) -> Volume:
     path = Path(path)
     if not path.exists():
         raise BadInput(f"{path} does not exist. Check the path.")
-    if path.is_dir():
+    if series is not None:
+        from .dicom_selection import series_folder
+
+        with series_folder(path, series) as folder:
+            volume = read_series(folder)
+    elif path.is_dir():
         volume = read_series(path)
     else:
         suffix = image_suffix(path)
+        if not path.is_file():  # a pipe would be waited for, a device read for ever
+            raise BadInput(f"{path} is not a file. Give the image's file itself.")
         if suffix is None:
             raise BadInput(f"{path} is not an image that IMT reads ({', '.join(READABLE)}, or a folder with one DICOM series).")
         if path.stat().st_size == 0:
@@ -84,7 +96,8 @@ def _read_with_nibabel(path: Path) -> Volume:
     import nibabel
 
     try:
-        image = nibabel.load(path)
+        with np.errstate(all="ignore"), _quiet_nibabel():  # absurd numbers are refused below, in words
+            image = nibabel.load(path)
         shape = image.shape
         dtype = image.get_data_dtype()
     except Exception as error:  # nibabel raises many kinds for damaged headers
@@ -103,15 +116,35 @@ def _read_with_nibabel(path: Path) -> Volume:
     shape = shape + (1,) * (3 - len(shape))
     if 0 in shape:
         raise BadInput(f"{path} is empty: its size is {shape} voxels.")
+    if min(shape) < 0:
+        raise BadInput(f"{path} is damaged: its header says {shape} voxels. Export it again.")
+    voxels_file = Path(image.file_map["image"].filename)  # of a pair, not the header
+    if voxels_file.is_file():
+        check_size(path, shape, dtype.itemsize, voxels_file.stat().st_size, voxels_file.suffix.lower() in (".gz", ".mgz", ".bz2", ".zst"))
     try:
         scaled = image.dataobj.slope != 1 or image.dataobj.inter != 0
-        values = np.asarray(image.dataobj, dtype=np.float32) if scaled else np.asanyarray(image.dataobj)
-        # A copy in the machine's byte order: nibabel maps the file into memory, and neither torch nor ITK takes another order.
-        values = np.array(values, dtype=values.dtype.newbyteorder("=") if np.issubdtype(values.dtype, np.integer) else np.float32)
+        with np.errstate(all="ignore"):
+            values = np.asarray(image.dataobj, dtype=np.float32) if scaled else np.asanyarray(image.dataobj)
+            # A copy in the machine's byte order: nibabel maps the file into memory, and neither torch nor ITK takes another order.
+            kind = values.dtype.newbyteorder("=") if np.issubdtype(values.dtype, np.integer) else np.float32
+            values = np.array(values, dtype=kind)
     except (OSError, EOFError, ValueError, zlib.error, MemoryError, AttributeError) as error:
         raise BadInput(f"{path} is damaged or truncated: its voxels cannot be read. Copy or export it again.") from error
     array = np.ascontiguousarray(values.reshape(shape).T)  # (i, j, k) → [k, j, i]
     return Volume(array, Geometry.from_affine_ras(nifti_affine_ras(image), array.shape), path.name, image.header)
+
+
+@contextlib.contextmanager
+def _quiet_nibabel() -> Iterator[None]:
+    """Keep nibabel from telling, in its own words, of each field of a header that it mends."""
+    import nibabel
+
+    logger = nibabel.imageglobals.logger
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def nifti_affine_ras(image: Any) -> np.ndarray:
@@ -126,8 +159,8 @@ def nifti_affine_ras(image: Any) -> np.ndarray:
         affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ np.diag([*np.abs(header["pixdim"][1:4]).astype(np.float64), 1.0])
     elif header["qform_code"] > 0 and header["sform_code"] > 1:
         affine = header.get_qform()  # ITK takes the sform only if it is the scanner's (code 1), or the only form
-    units = header.get_xyzt_units()[0]
-    affine[:3] *= {"meter": 1000.0, "micron": 0.001}.get(units, 1.0)
+    # A code that there is not counts as none, as in ITK: nibabel would raise a KeyError.
+    affine[:3] *= {1: 1000.0, 3: 0.001}.get(int(header["xyzt_units"]) & 7, 1.0)
     return affine
 
 
@@ -147,11 +180,20 @@ def _read_with_itk(path: Path) -> Volume:
             raise BadInput(f"{path} has complex values. IMT needs a magnitude image: export its magnitude.")
         if components > 1:
             raise BadInput(f"{path} has {components} values a voxel (colour or vectors). IMT needs a scalar image: export one.")
+        check_size(path, reader.GetSize(), _pixel_bytes(reader.GetPixelID()))
+        if reader.GetImageIO() == "MetaImageIO":
+            check_meta_data(path)
         image = reader.Execute()
     except RuntimeError as error:
         reason = "its direction matrix is singular" if "determinant" in str(error) else _itk_reason(error)
         raise BadInput(f"{path} cannot be read: {reason}. Repair or export it again.") from error
     return volume_from_sitk(image, path.name)
+
+
+def _pixel_bytes(pixel: int) -> int:
+    import SimpleITK as sitk
+
+    return 8 if pixel in (sitk.sitkFloat64, sitk.sitkInt64, sitk.sitkUInt64) else 4
 
 
 def write_volume(path: Path | str, volume: Volume, description: str = "", metadata: dict[str, str] | None = None) -> None:

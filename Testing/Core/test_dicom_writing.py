@@ -14,9 +14,10 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from conftest import SMALL_HEAD, rotation_matrix, store
+from dicom_studies import write_series
 from packages import tiny_card, tiny_network
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
 from IMTCommand.__main__ import main
 from IMTCore.derived_outputs import OutputWriter, base_record
@@ -74,38 +75,19 @@ KEPT = {
 
 
 def write_source(folder: Path, volume: Volume = HEAD, charset: object = "ISO_IR 100", name: str = "Müller^Jörg", **changes: object) -> Path:
-    """A classic MR series on `volume`'s grid, with the header of a scanner; names and numbers run against the slices' order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    grid, uid = volume.geometry, generate_uid()
-    stored = np.rint(volume.array).astype("<u2")
-    for k, pixels in enumerate(stored):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = MRImageStorage, generate_uid()
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        data.SpecificCharacterSet, data.PatientName = charset, name
-        data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
-        data.StudyInstanceUID, data.FrameOfReferenceUID, data.SeriesInstanceUID = "1.2.3.4", "1.2.3.5", uid
-        data.Modality, data.SeriesNumber, data.SeriesDescription, data.InstanceNumber = "MR", 4, "t1 mprage", SLICES - k
-        data.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
-        for keyword, value in {**ACQUISITION, **KEPT, **changes}.items():
-            setattr(data, keyword, value)
+    """A classic MR series on `volume`'s grid, with the header of a scanner, private elements and rescaled values."""
+
+    def edit(data: FileDataset, k: int) -> None:
         other = Dataset()
         other.PatientID, other.TypeOfPatientID = "other-17", "TEXT"
         other.private_block(0x11, "MAKER", create=True).add_new(1, "LO", "private-secret")
         data.OtherPatientIDsSequence = [other]
         data.private_block(0x29, "MAKER CSA", create=True).add_new(0x10, "OB", b"private-secret")
-        data.Rows, data.Columns = pixels.shape
-        data.PixelSpacing = [float(grid.spacing_mm[1]), float(grid.spacing_mm[0])]
-        data.SliceThickness, data.SpacingBetweenSlices, data.SliceLocation = 2.8, float(grid.spacing_mm[2]), 3.0 * k
-        data.ImageOrientationPatient = [f"{v:.10f}" for v in grid.direction[:, :2].T.ravel()]
-        data.ImagePositionPatient = [f"{v:.8f}" for v in grid.origin_lps + k * grid.direction[:, 2] * grid.spacing_mm[2]]
-        data.SamplesPerPixel, data.PhotometricInterpretation, data.PixelRepresentation = 1, "MONOCHROME2", 0
-        data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
-        data.RescaleSlope, data.RescaleIntercept = 2, -20
-        data.PixelData = pixels.tobytes()
-        data.save_as(folder / f"IM{SLICES - k:03d}", enforce_file_format=True)
-    return folder
+        data.SliceThickness, data.SliceLocation = 2.8, 3.0 * k
+        data.BitsStored, data.HighBit, data.RescaleSlope, data.RescaleIntercept = 12, 11, 2, -20
+
+    texts = {"SpecificCharacterSet": charset, "PatientName": name, "SeriesDescription": "t1 mprage"}
+    return write_series(folder, volume, 4, edit, **{**texts, **ACQUISITION, **KEPT, **changes})
 
 
 @pytest.fixture(scope="module")

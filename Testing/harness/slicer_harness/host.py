@@ -12,7 +12,7 @@ from typing import Any
 
 import slicer
 
-from . import core, sample_data
+from . import core, dicom_database, sample_data
 
 
 def _qt() -> Any:
@@ -187,6 +187,7 @@ def start(workdir: str | None = None, developer_mode: bool = False, testing: boo
     for name in ("i18n", "packaging", "parameterNodeWrapper", "ScriptedLoadableModule"):
         importlib.import_module(f"slicer.{name}")
     sample_data.install()
+    dicom_database.install()
     _put_python_slicer_on_path(workdir)
     app._layoutManager = LayoutManager()
     for settings in (qt.QSettings(), app.settings()):
