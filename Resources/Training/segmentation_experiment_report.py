@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from segmentation_experiment_plan import METHODS, ExperimentPlan
 from segmentation_verdict import MEAN, RULE, TMS, judge, scores_by_subject
 
-from IMTCore.statistics import bootstrap_interval, csv_table, markdown_table, wilcoxon_floor
+from IMTCore.statistics import Interval, bootstrap_interval, csv_table, markdown_table, wilcoxon_floor
 
 PUBLISHED = Path(__file__).resolve().parent / "published_segmentation.csv"
 Rows = Sequence[Mapping[str, Any]]
@@ -60,6 +61,11 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def _range(interval: Interval, form: str) -> str:
+    """An interval's bounds; one subject has none."""
+    return "-" if math.isnan(interval.low) else f"{interval.low:{form}} to {interval.high:{form}}"
+
+
 def increment(value: float | None, base: float | None, own: bool = False) -> str:
     """The increment over the baseline in percent, as the paper's Δ."""
     return "-" if own or not value or not base else f"{100 * (value / base - 1):+.2f} %"
@@ -70,9 +76,8 @@ def tests_table(rows: Rows) -> tuple[list[str], list[list[Any]]]:
     header = ["TMS less", "mean difference", "95 % interval", "subjects", "t-test p", "after Holm", "Wilcoxon p", "after Holm "]
     lines = []
     for c in judge(rows).comparisons:
-        interval = f"{c.difference.low:+.4f} to {c.difference.high:+.4f}"
-        numbers = [f"{p:.3g}" for p in (c.t_p, c.t_p_adjusted, c.wilcoxon_p, c.wilcoxon_p_adjusted)]
-        lines.append([c.second, f"{c.difference.mean:+.4f}", interval, c.subjects, *numbers])
+        numbers = ["-" if math.isnan(p) else f"{p:.3g}" for p in (c.t_p, c.t_p_adjusted, c.wilcoxon_p, c.wilcoxon_p_adjusted)]
+        lines.append([c.second, f"{c.difference.mean:+.4f}", _range(c.difference, "+.4f"), c.subjects, *numbers])
     return header, lines
 
 
@@ -94,7 +99,9 @@ def notes_of(rows: Rows) -> list[str]:
     scores = scores_by_subject(rows)
     subjects = len(next(iter(scores.values()), {}))
     notes = []
-    if subjects < 10:
+    if subjects == 1:
+        notes.append("One subject: no test and no interval, an example.")
+    elif subjects < 10:
         notes.append(f"With {subjects} subjects Wilcoxon's p cannot go below {wilcoxon_floor(subjects):.3g}, and bootstrap intervals are too narrow.")
     means = _means(scores)
     if {TMS, "pretrained"} <= means.keys():
@@ -103,7 +110,7 @@ def notes_of(rows: Rows) -> list[str]:
             f"Part A's labels used directly (pretrained, with twice the steps) give {difference:+.4f} Dice against TMS: "
             "translation needs A's second images, this A's labels."
         )
-    if {TMS, "xxx", "real"} <= means.keys() and means["real"] > means["xxx"]:
+    if {TMS, "xxx", "real"} <= means.keys() and means["real"] > means["xxx"] and means[TMS] > means["xxx"]:
         share = (means[TMS] - means["xxx"]) / (means["real"] - means["xxx"])
         notes.append(f"TMS has {100 * share:.0f} % of what the real second modality gains over xxx.")
     return notes
@@ -118,7 +125,7 @@ def page(rows: Rows, plan: ExperimentPlan, translator: str) -> str:
     sizes = ", ".join(f"{part.upper()} {len(plan.parts[part])}" for part in plan.parts)
     scores = scores_by_subject(rows)
     spread = [
-        [name, f"{interval.mean:.4f}", f"{interval.low:.4f} to {interval.high:.4f}"]
+        [name, f"{interval.mean:.4f}", _range(interval, ".4f")]
         for name, interval in ((name, bootstrap_interval(list(values.values()))) for name, values in scores.items())
     ]
     text = (

@@ -18,7 +18,7 @@ from labelled_heads import run_main, write_heads, write_translator
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "Resources" / "Training"))
 
 import segmentation_experiment
-from segmentation_experiment_report import increment, main_table, published_table
+from segmentation_experiment_report import increment, main_table, notes_of, published_table, tests_table
 from segmentation_verdict import judge, scores_by_subject
 
 HEADS = tuple(f"heads/s{number}" for number in range(6))
@@ -119,6 +119,18 @@ def test_the_table_has_the_papers_increments() -> None:
     assert by_method["tms"][1:3] == ["T1, T1, FLAIR^", 2] and by_method["given-only"][4] == "-"
     assert float(by_method["tms"][4].split()[0]) == pytest.approx(100 * 0.1 / 0.7, abs=0.3)
     assert increment(0.819, 0.760) == "+7.76 %"
+
+
+def test_a_table_of_one_subject_has_no_interval_and_no_p_and_says_that_it_is_an_example() -> None:
+    rows = table({"xxx": 0.1, "real": -0.1}, subjects=1)
+    _, lines = tests_table(rows)
+    assert all(line[2] == "-" and line[4:] == ["-"] * 4 for line in lines)
+    assert notes_of(rows)[0] == "One subject: no test and no interval, an example."
+
+
+def test_the_share_of_the_real_gain_is_told_only_where_the_translation_gains() -> None:
+    assert "TMS has 50 %" in notes_of(table({"xxx": 0.1, "real": -0.1}, noise=0.0))[-1]
+    assert not any("of what the real" in note for note in notes_of(table({"xxx": -0.1, "real": -0.2}, noise=0.0)))
 
 
 def test_the_published_numbers_are_those_of_tables_6_and_7() -> None:
