@@ -18,7 +18,8 @@ from labelled_heads import run_main, write_heads, write_translator
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "Resources" / "Training"))
 
 import segmentation_experiment
-from segmentation_experiment_report import increment, main_table, notes_of, published_table, tests_table
+from segmentation_experiment_report import increment, main_table, notes_of, published_table
+from segmentation_experiment_report import tests_table as comparisons_table
 from segmentation_verdict import judge, scores_by_subject
 
 HEADS = tuple(f"heads/s{number}" for number in range(6))
@@ -123,7 +124,7 @@ def test_the_table_has_the_papers_increments() -> None:
 
 def test_a_table_of_one_subject_has_no_interval_and_no_p_and_says_that_it_is_an_example() -> None:
     rows = table({"xxx": 0.1, "real": -0.1}, subjects=1)
-    _, lines = tests_table(rows)
+    _, lines = comparisons_table(rows)
     assert all(line[2] == "-" and line[4:] == ["-"] * 4 for line in lines)
     assert notes_of(rows)[0] == "One subject: no test and no interval, an example."
 
