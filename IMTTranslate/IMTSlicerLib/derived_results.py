@@ -10,6 +10,9 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from IMTCore.derived_outputs import colour_table
+from IMTCore.provenance import sidecar_path
+
 from .derived_marks import DERIVED_ATTRIBUTE, markDerived
 from .nodes import brightest, fillVolume, forgetFile, markNode, placeBeside, readVolume, removeNode, showInRange
 from .saved_marks import followSaving
@@ -67,7 +70,7 @@ class DerivedResults:
             raise RuntimeError(_("An output node was removed during the run; the result was dropped."))
         before = nodeIDs()
         try:
-            self.report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+            self.report = self._readReport(folder)
             self.warnings = list(self.report.get("warnings", []))
             self._takeAll(folder, self.inputNode())
         except Exception:
@@ -95,13 +98,18 @@ class DerivedResults:
     def _readIfThere(self, path: Path):
         return self._read(path) if path.is_file() else None
 
-    def _readLabels(self, folder: Path) -> tuple[Any, list[Structure], dict[str, Any]]:
+    def _readReport(self, folder: Path) -> dict[str, Any]:
+        """What `imt` reported."""
+        return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+    def _readLabels(self, folder: Path, name: str = "labels.nrrd") -> tuple[Any, list[Structure], dict[str, Any]]:
         """The array of codes, the structures and the mark."""
-        record = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-        labels = self._read(folder / "labels.nrrd")
+        path = folder / name
+        record = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
+        labels = self._read(path)
         array = slicer.util.arrayFromVolume(labels).copy()
         removeNode(labels)
-        return array, structuresOf(folder / "labels_labels.csv"), record
+        return array, structuresOf(colour_table(path)), record
 
     # ---- nodes
 

@@ -102,7 +102,7 @@ class Run:
 
     def _named(self, text: str) -> str:
         """A message of `imt` in terms of Slicer: the user has never seen the volumes' files, nor the command's options."""
-        text = text.replace("(--no-modality-check)", _("(in the panel under Advanced, in Python with checkModality=False)"))
+        text = inPanelWords(text)
         for file, name in self._fileNames.items():
             text = text.replace(file, name)
         return text
@@ -120,3 +120,8 @@ class Run:
         self.job.errorMessage = self._named(self.job.errorMessage)  # the job's own exception tells it too
         self.errorMessage = self.errorMessage or self.job.errorMessage
         self.ended.emit()
+
+
+def inPanelWords(text: str) -> str:
+    """A message of `imt` with Slicer's words for its options."""
+    return text.replace("(--no-modality-check)", _("(in the panel under Advanced, in Python with checkModality=False)"))

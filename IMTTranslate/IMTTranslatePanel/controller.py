@@ -14,6 +14,8 @@ from .model_choice import ModelChoice, describeModel
 from .settings import remembered
 from .target_rows import TargetRows
 from .translation_run import TranslationOptions, TranslationRun
+from .trust_input_check import InputCheck
+from .trust_map_node import showTrustMap
 
 KEEP_SECONDS = 300
 
@@ -32,6 +34,7 @@ class PanelController(RunController):
         self._comparison: ComparisonRun | None = None
         self._worker: Worker | None = None
         self._rows = TargetRows(ui, self.update)
+        self._inputCheck = InputCheck(ui.inputCheckLabel)
         ui.scoresLabel.visible = False
         ui.compareButton.connect("clicked(bool)", self.onCompareButton)
 
@@ -70,7 +73,8 @@ class PanelController(RunController):
         self._rows.update(self._choice, source)
         self._updateModelText(source)
         ui = self._ui
-        ui.samplesLabel.enabled = ui.samplesSpinBox.enabled = self._parameterNode.uncertainty
+        ui.samplesLabel.enabled = ui.samplesSpinBox.enabled = self._parameterNode.uncertainty or self._parameterNode.trustMap
+        self._inputCheck.update(self._parameterNode.inputVolume, self._rows.chosenCards())
         if not self.isRunning() and not self._parameterNode.keepModelLoaded:
             self._stopWorker()
         self._updateApplyButton(self._whyNot(source))
@@ -107,17 +111,7 @@ class PanelController(RunController):
 
     def _makeRun(self) -> TranslationRun:
         node = self._parameterNode
-        options = TranslationOptions(
-            node.uncertainty,
-            node.samples,
-            node.device,
-            node.precision,
-            node.batch,
-            node.seed,
-            node.singlePlane,
-            node.biasCorrection,
-            node.checkModality,
-        )
+        options = TranslationOptions.of(node)
         return TranslationRun(node.inputVolume, self._rows.targets(), options, node.inputModality, self._workerToUse())
 
     def _workerToUse(self) -> Worker | None:
@@ -138,7 +132,9 @@ class PanelController(RunController):
         self._parameters().comparedVolume = run.outputNodes[0]
         if self._parameterNode is None:  # another module is open: its views are left alone
             return
-        if run.uncertaintyNodes:
+        if run.trustNodes:
+            showTrustMap(run.outputNodes[0], run.trustNodes[0])
+        elif run.uncertaintyNodes:
             views.showOver(run.outputNodes[0], run.uncertaintyNodes[0])
             views.showColorLegend(run.uncertaintyNodes[0])
         else:

@@ -10,11 +10,9 @@ from slicer.i18n import tr as _
 from IMTCore.errors import ImtError
 from IMTCore.reader_study.answers import AnswerLog, open_log, read_answers
 from IMTCore.reader_study.trials import STUDY_FILE, ReaderStudy, read_study
+from IMTSlicerLib.labels import showWhole
 
 from .reader_study_window import TrialWindow
-
-MIN_TEXT_WIDTH = 250  # px; before the panel has its width
-MARGINS = 30  # px on both sides of a label
 
 
 class ReaderStudyPage:
@@ -57,10 +55,7 @@ class ReaderStudyPage:
             self._say(ui.studyStateLabel, text)
 
     def _say(self, label, text: str) -> None:
-        """Show a text whole: a collapsible button does not ask its labels how high their lines are."""
-        label.text = text
-        label.visible = bool(text)
-        label.minimumHeight = label.heightForWidth(max(MIN_TEXT_WIDTH, self.widget.width - MARGINS)) if text else 0
+        showWhole(label, text, self.widget.width)
 
     def _describe(self) -> str:
         """What is chosen, in words; enables the button."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import slicer
@@ -25,6 +25,9 @@ from IMTSlicerLib.runs import Run
 from IMTSlicerLib.saved_marks import followSaving
 from IMTSlicerLib.workers import Worker
 
+from .dicom_export import rememberSource
+from .trust_map_node import placeTrustMap, readTrustMap
+
 
 @dataclass(frozen=True)
 class TranslationOptions:
@@ -32,7 +35,7 @@ class TranslationOptions:
 
     Attributes: `uncertainty`, `samples` (passes for it), `device` (auto, cpu, cuda, cuda:N, mps), `precision` (auto, fp32,
     bf16, fp16), `batch` (slices at once, 0 for automatic), `seed`, `singlePlane` (of a model of several planes, the
-    first alone: faster, less accurate), `biasCorrection` (N4 first), `checkModality`.
+    first alone: faster, less accurate), `biasCorrection` (N4 first), `checkModality`, `trustMap` (labels of where not to trust it).
     """
 
     uncertainty: bool = False
@@ -44,6 +47,12 @@ class TranslationOptions:
     singlePlane: bool = False
     biasCorrection: bool = False
     checkModality: bool = True
+    trustMap: bool = False
+
+    @classmethod
+    def of(cls, parameterNode) -> TranslationOptions:
+        """As the panel's parameter node says."""
+        return cls(**{option.name: getattr(parameterNode, option.name) for option in fields(cls)})
 
     def arguments(self) -> list[str]:
         """As `imt translate` takes them."""
@@ -69,7 +78,7 @@ class TranslationTarget:
 
 
 class TranslationRun(Run):
-    """Translates one volume node into one or several modalities; at the end `outputNodes` and `uncertaintyNodes` hold what came out.
+    """Translates one volume node into one or several modalities; at the end `outputNodes`, `uncertaintyNodes` and `trustNodes` hold what came out.
 
     :raises ValueError: if the input or an output node cannot be used.
     """
@@ -96,6 +105,7 @@ class TranslationRun(Run):
         self.options = options or TranslationOptions()
         self.outputNodes: list = []
         self.uncertaintyNodes: list = []
+        self.trustNodes: list = []
         self._targets = [(target.model, target.modality, target.outputNode and target.outputNode.GetID()) for target in targets]
         self._source = sourceModality
         self._follow(Job(self._requests, worker, title=_("Translate {name}").format(name=self._inputName)))
@@ -109,7 +119,11 @@ class TranslationRun(Run):
             if self._source is not None and modality is not None:
                 request += ["--from", self._source, "--to", modality]
             if self.options.uncertainty:
-                request += ["--uncertainty", str(folder / f"uncertainty-{number}.nrrd"), "--samples", str(self.options.samples)]
+                request += ["--uncertainty", str(folder / f"uncertainty-{number}.nrrd")]
+            if self.options.trustMap:
+                request += ["--trust-map", str(folder / f"trust-{number}.nrrd")]
+            if self.options.uncertainty or self.options.trustMap:
+                request += ["--samples", str(self.options.samples)]
             requests.append(request)
         return requests
 
@@ -128,12 +142,12 @@ class TranslationRun(Run):
         try:
             results = []
             for number, output in enumerate(outputs):
-                for stem in ("output", "uncertainty"):
+                made = {"output": True, "uncertainty": self.options.uncertainty, "trust": self.options.trustMap}
+                for stem in (stem for stem, wanted in made.items() if wanted):
                     path = folder / f"{stem}-{number}.nrrd"
-                    if stem == "uncertainty" and not self.options.uncertainty:
-                        continue
                     record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-                    loaded.append(readVolume(path, self._matrix, self._dimensions))
+                    read = readTrustMap if stem == "trust" else readVolume
+                    loaded.append(read(path, self._matrix, self._dimensions))
                     results.append((stem, loaded[-1], output if stem == "output" else None, record))
             for stem, node, output, record in results:
                 self._place(stem, node, output, record, inputNode)
@@ -143,6 +157,11 @@ class TranslationRun(Run):
             raise
 
     def _place(self, stem: str, loaded, output, record: dict, inputNode) -> None:
+        if stem == "trust":
+            self.trustNodes.append(loaded)
+            title = _("{input} {modality} trust map (synthetic)").format(input=self._inputName, modality=record["target_modality"])
+            placeTrustMap(loaded, title, {**record, "input": {**record.get("input", {}), "node": self._inputName}}, inputNode)
+            return
         node = fillVolume(loaded, output, self._matrix)
         target = record["target_modality"]
         if output is None:
@@ -151,6 +170,7 @@ class TranslationRun(Run):
         record = {**record, "input": {**record.get("input", {}), "node": self._inputName}}
         markNode(node, record)
         followSaving(node)
+        rememberSource(node, inputNode)
         placeBeside(node, inputNode)
         if stem == "output":
             showInRange(node, float(record["output_range"][0]), brightest(node))
