@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from IMTCore.errors import BadInput
-from IMTCore.label_names import LabelNames
+from IMTCore.label_names import MAX_CODE, LabelNames
 from IMTCore.label_scores import score_labels
 from IMTCore.volume import Volume
 
@@ -94,6 +94,8 @@ def _codes(reference: Volume) -> np.ndarray:
     whole = np.rint(array)
     if not (np.issubdtype(array.dtype, np.floating) and np.isfinite(array).all() and np.array_equal(whole, array)):
         raise BadInput(f"The reference {reference.name} holds values that are no whole numbers: it is no label map.")
+    if np.abs(whole).max() > MAX_CODE:
+        raise BadInput(f"The reference {reference.name} holds values beyond {MAX_CODE}: it is no label map.")
     return whole.astype(np.int32)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from IMTCore.errors import BadInput
 from IMTCore.volume import Geometry, Volume
-from IMTCore.volume_io import image_suffix, nifti_affine_ras
+from IMTCore.volume_io import image_suffix, nifti_affine_ras, system_error
 
 WRITABLE = (".nii", ".nii.gz", ".nrrd")
 STEPS = 255
@@ -80,7 +80,7 @@ def _save_nrrd(path: Path, steps: np.ndarray, geometry: Geometry, description: s
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:
-        raise OSError(str(error).strip().splitlines()[-1]) from error
+        raise system_error(path, str(error).strip().splitlines()[-1]) from error
 
 
 def read_probabilities(path: Path) -> tuple[np.ndarray, Geometry]:

@@ -65,6 +65,7 @@ def prepare_segmentation(
     card: SegmenterCard,
     settings: SegmentationSettings | None = None,
     translator: ModelCard | None = None,
+    second_modality: str | None = None,
 ) -> SegmentationInput:
     """Check the images against the card and prepare them as the settings say.
 
@@ -73,6 +74,7 @@ def prepare_segmentation(
         second: a real (or one's own translated) image of the card's second modality; None to translate, or if none is needed.
         translator: the model that makes the second image, if there is none; its network images are prepared too, and
             shared with the segmenter's where both slice alike.
+        second_modality: of a second image whose mark tells it; it is not guessed from a translation's histogram then.
 
     Raises:
         BadInput: no usable image, one that does not fit the card, or a second image that the model does not take.
@@ -89,7 +91,8 @@ def prepare_segmentation(
     fitted, said = None, []
     if second is not None:
         fitted, said = fit_second(second, given)
-        said = check_modality(second, card, card.second, settings.check_modality, "use") + said
+        if second_modality is None or second_modality.lower() != card.second.lower():
+            said = check_modality(second, card, card.second, settings.check_modality, "use") + said
     if fitted is None and translator is not None:
         check_possible(given, translator)  # its plane may be another
     corrected = correct_bias(given) if settings.bias_correction else given
@@ -120,8 +123,10 @@ def read_segmentation(
     other = None if second is None else read_volume(second)
     hashes = input_sha256(path), None if second is None else input_sha256(second)
     seconds = time.perf_counter() - start
-    prepared = prepare_segmentation(volume, other, card, settings, translator)
-    synthetic = _is_synthetic(path) or (second is not None and _is_synthetic(second))
+    mark = {} if second is None else _mark_of(second)
+    target = mark.get("target_modality") if mark.get("synthetic") is True and mark.get("content") == "translation" else None
+    prepared = prepare_segmentation(volume, other, card, settings, translator, target if isinstance(target, str) else None)
+    synthetic = _is_synthetic(_mark_of(path)) or _is_synthetic(mark)
     return SegmentationFiles(path, hashes[0], second, hashes[1], replace(prepared, synthetic=synthetic), seconds)
 
 
@@ -133,9 +138,13 @@ def input_records(source: SegmentationFiles) -> dict[str, Any]:
     return records
 
 
-def _is_synthetic(path: Path) -> bool:
-    """Whether the mark beside a file says that it, or what it was made from, is a translation."""
-    mark = read_mark(sidecar_path(path)) if path.is_file() else {}
+def _mark_of(path: Path) -> dict[str, Any]:
+    """The mark beside a file, or an empty dictionary."""
+    return read_mark(sidecar_path(path)) if path.is_file() else {}
+
+
+def _is_synthetic(mark: dict[str, Any]) -> bool:
+    """Whether a mark says that its file, or what it was made from, is a translation."""
     return mark.get("synthetic") is True or mark.get("derived_from_synthetic") is True
 
 

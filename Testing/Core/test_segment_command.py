@@ -190,6 +190,19 @@ def test_two_models_are_compared_with_each_other_and_with_a_reference(imt, sourc
     assert np.array_equal(read_volume(tmp_path / "l.nii.gz").array, one)
 
 
+def test_the_modality_of_a_marked_translation_is_not_guessed_from_its_histogram(imt, tmp_path):
+    sample = Path(IMTCore.__file__).parents[1] / "Resources" / "IMT-sample-data" / "IMT-phantom-T1.nii.gz"
+    given, second = tmp_path / "T1.nii.gz", tmp_path / "T2.nii.gz"
+    shutil.copy(sample, given)
+    shutil.copy(sample, second)  # surely looks like T1
+    order = ("segment", given, "--model", "tms", "--second", second, "--output", tmp_path / "l.nii.gz")
+    refusal(imt(*order), "T2.nii.gz", "looks like a T1 image")
+    mark = {"synthetic": True, "content": "translation", "source_modality": "T1", "target_modality": "T2"}
+    (tmp_path / "T2.json").write_text(json.dumps(mark))
+    code, _, err = imt(*order)
+    assert code == 0 and "looks like" not in err, err
+
+
 def test_a_compared_model_gets_the_same_second_image_and_its_record_says_that_it_is_translated(imt, source, tmp_path):
     order = ("segment", source, "--model", "tms", "--compare-with", "free", "--output", tmp_path / "l.nii.gz")
     assert imt(*order, "--report", tmp_path / "r.json")[0] == 0
