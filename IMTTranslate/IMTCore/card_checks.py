@@ -10,6 +10,8 @@ from typing import Any
 from .architectures import ARCHITECTURES, Architecture, Schema
 from .errors import BadModel
 from .orientation import PLANES
+from .plain_text import has_controls
+from .uncertainty_checks import check_training_range, check_uncertainty
 
 CARD_FORMAT = 1
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}")
@@ -35,7 +37,14 @@ CARD: Schema = {
     "limits": ((list,), True),
     "citations": ((list,), False),
 }
-_TOP: Schema = {**CARD, "target": ((str,), True), "modalities": ((list,), False), "output_range": ((list,), True)}
+_TOP: Schema = {
+    **CARD,
+    "target": ((str,), True),
+    "modalities": ((list,), False),
+    "output_range": ((list,), True),
+    "training_range": ((dict,), False),
+    "uncertainty": ((dict,), False),
+}
 # `channel`: which output of a network of several targets is this model's; such models share their weights file.
 NETWORK: Schema = {"kind": ((str,), True), "arguments": ((dict,), True), "channel": ((int,), False)}
 SLICING: Schema = {
@@ -102,9 +111,11 @@ class CardChecker:
             raise self.fail(f"{where} must hold numbers from {low:g} to {high:g}")
 
     def header(self, content: dict[str, Any]) -> None:
-        """Format and name of the model, once its keys are checked."""
+        """Format and name of the model, once its keys are checked; and that its texts can be shown."""
         if content["format"] != CARD_FORMAT:
             raise self.fail(f"its format is {content['format']}, and this version of IMT reads format {CARD_FORMAT}")
+        if has_controls(content):
+            raise self.fail("it holds control characters, which no text of a card needs")
         if not NAME_PATTERN.fullmatch(content["name"]):
             raise self.fail("name may hold letters, digits and . _ + - only")
 
@@ -227,3 +238,7 @@ def check_card(content: Any, path: Path) -> None:
     checker.intensities(content)
     checker.weights(content["weights"])
     checker.documentation(content)
+    if "training_range" in content:
+        check_training_range(checker, content["training_range"])
+    if "uncertainty" in content:
+        check_uncertainty(checker, content["uncertainty"])

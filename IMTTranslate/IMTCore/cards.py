@@ -163,6 +163,8 @@ def read_card_file(path: Path) -> Any:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise BadModel(f"The model card {path} is not a file. Give the card's file itself.")
         if path.stat().st_size > MAX_CARD_BYTES:
             raise BadModel(f"{path} is too large for a model card ({path.stat().st_size} bytes).")
         return json.loads(path.read_text(encoding="utf-8"))

@@ -135,11 +135,11 @@ def contrast_features(volume: Volume) -> np.ndarray | None:
         None if there is no head of the usual size in it, or too little of it (less than 20 ml of the inner head).
     """
     try:
-        image, spacing = _averaged(volume)
+        image, spacing = averaged(volume)
     except BadInput:
         return None
     shown = image > AIR_SHARE
-    inside = _between(shown, 1) & _between(shown, 2)  # ventricles and sulci may be as dark as air
+    inside = between(shown, 1) & between(shown, 2)  # ventricles and sulci may be as dark as air
     area = inside.sum(axis=(1, 2)) * spacing[1] * spacing[2]
     if not (area > TOP_AREA_MM2).any():
         return None
@@ -151,7 +151,7 @@ def contrast_features(volume: Volume) -> np.ndarray | None:
     widths = np.array(image.shape[1:]) * spacing[1:]
     if widths.min() < WIDTH_MM[0] or widths.max() > WIDTH_MM[1]:
         return None
-    depth = np.minimum(_depth(inside, 1, spacing[1]), _depth(inside, 2, spacing[2]))
+    depth = np.minimum(depth_in_head(inside, 1, spacing[1]), depth_in_head(inside, 2, spacing[2]))
     inner = inside & (depth > INNER_MM)
     if (below_top >= BELOW_TOP_MM[0]).any():  # else a slab, thinner than that
         inner &= (below_top >= BELOW_TOP_MM[0])[:, None, None]
@@ -167,7 +167,7 @@ def _features(
 
     def local_mean(values: np.ndarray, millimetres: float, in_plane: bool = True) -> np.ndarray:
         reach = np.round(millimetres / spacing).astype(int) * ([0, 1, 1] if in_plane else [1, 1, 1])
-        return _box_sum(values * weight, reach) / np.maximum(_box_sum(weight, reach), 1)
+        return box_sum(values * weight, reach) / np.maximum(box_sum(weight, reach), 1)
 
     even = image / np.maximum(local_mean(image, COIL_MM, in_plane=False), 1e-3)
     dark, middle, high = np.percentile(even[inner], [5, 50, 95])
@@ -200,7 +200,7 @@ def _features(
     return np.array([*grain, (tissue[solid] < level).mean(), *fluid_side, *tails, *ventricles])
 
 
-def _averaged(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+def averaged(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     """The volume, axial [k, j, i], normalised to 0–1 and averaged to about `GRID_MM`; and its spacing in mm."""
     axes = anatomical_axes(volume.geometry)
     spacing = np.array(axes.spacing_kji(volume.geometry))
@@ -220,13 +220,13 @@ def _averaged(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
     return image, spacing * steps * blocks
 
 
-def _between(mask: np.ndarray, axis: int) -> np.ndarray:
+def between(mask: np.ndarray, axis: int) -> np.ndarray:
     """Everything between the first and the last True along `axis`."""
     after = np.logical_or.accumulate(mask, axis)
     return after & np.flip(np.logical_or.accumulate(np.flip(mask, axis), axis), axis)
 
 
-def _depth(mask: np.ndarray, axis: int, step_mm: float) -> np.ndarray:
+def depth_in_head(mask: np.ndarray, axis: int, step_mm: float) -> np.ndarray:
     """Distance in mm along `axis` to the nearer of the first and the last True."""
     n = mask.shape[axis]
     places = np.arange(n).reshape([-1 if a == axis else 1 for a in range(3)])
@@ -235,7 +235,7 @@ def _depth(mask: np.ndarray, axis: int, step_mm: float) -> np.ndarray:
     return (np.minimum(places - first, last - places) + 0.5) * step_mm
 
 
-def _box_sum(values: np.ndarray, reach: np.ndarray) -> np.ndarray:
+def box_sum(values: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """Sums over boxes of 2 × `reach` + 1 voxels; beyond the array there is 0.
 
     As scipy.ndimage.uniform_filter, whose import would cost every translation more time than this takes.

@@ -9,6 +9,7 @@ from pathlib import Path
 from .bias_field import correct_bias
 from .cards import ModelCard, PackageCard
 from .errors import BadInput
+from .input_check import unusual_input
 from .orientation import anatomical_axes
 from .plausibility import MIN_IN_PLANE_VOXELS, check_histogram, check_modality, check_possible
 from .preparation import PreparedVolume, prepare
@@ -67,7 +68,9 @@ def prepare_input(volume: Volume, card: ModelCard, settings: TranslationSettings
     except BadInput as error:
         raise BadInput(f"{volume.name}: {error} Choose another image.") from error
     unusual = check_histogram(volume, views[0], card)  # also refuses what shows no head at all
-    return PreparedInput(volume, views, warnings or unusual, time.perf_counter() - start)
+    warnings = warnings or unusual
+    warnings = warnings + unusual_input(volume, card, histogram=not warnings)
+    return PreparedInput(volume, views, warnings, time.perf_counter() - start)
 
 
 def usable_planes(volume: Volume, card: PackageCard) -> list[str]:

@@ -11,10 +11,13 @@ from typing import Any
 
 from .cards import ModelCard
 from .errors import BadInput
-from .files import check_writable, sha256_of, whole_file
+from .files import alone_in, check_writable, sha256_of, whole_file
+from .label_names import LabelNames, write_label_names
 from .provenance import check_sidecar_free, header_line, mark, sidecar_path
 from .volume import Volume
 from .volume_io import check_output_path, image_suffix, save_volume
+
+TRUST_MAP = "trust map"  # what its mark calls it
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,14 @@ class TranslationResult:
 
     Attributes:
         translation: on the input's grid, float32, background 0, in the card's output range.
-        uncertainty: standard deviation over the noise samples, same grid and units, or None.
+        uncertainty: standard deviation over the noise samples, same grid and units, or None; calibrated if
+            `settings["uncertainty"]` says so.
         source, target: modalities.
         settings: seed, device, precision, normalisation … for the sidecar.
         seconds: time by stage.
         warnings: what was unusual about the input, in words for the user.
+        trust_map: labels of where not to trust the translation, same grid, uint8, or None.
+        trust_names: the legend of those labels.
     """
 
     translation: Volume
@@ -37,6 +43,8 @@ class TranslationResult:
     settings: dict[str, Any]
     seconds: dict[str, float]
     warnings: list[str] = field(default_factory=list)
+    trust_map: Volume | None = None
+    trust_names: LabelNames = field(default_factory=LabelNames)
 
 
 def check_paths(source: Path, outputs: list[Path]) -> None:
@@ -62,22 +70,32 @@ def check_paths(source: Path, outputs: list[Path]) -> None:
 
 
 def write_result(
-    card: ModelCard, result: TranslationResult, output: Path, uncertainty: Path | None, input_name: str, input_hash: str
+    card: ModelCard,
+    result: TranslationResult,
+    output: Path,
+    uncertainty: Path | None,
+    input_name: str,
+    input_hash: str,
+    trust_map: Path | None = None,
 ) -> None:
     """Write a result's volumes, each with its sidecar: all of them or none.
 
     Args:
         card: the model used.
         result: what `Translator.translate` gave.
-        output, uncertainty: files to write; `uncertainty` may be None.
+        output, uncertainty, trust_map: files to write; the last two may be None. Beside a trust map goes its legend.
         input_name, input_hash: the input's name and SHA-256, for the marks.
 
     Raises:
         OutputFailure: if a file cannot be written.
     """
+    from .derived_outputs import colour_table  # which stands on this file
+
     parts = [(output, result.translation, "translation")]
     if uncertainty is not None and result.uncertainty is not None:
         parts.append((uncertainty, result.uncertainty, "uncertainty"))
+    if trust_map is not None and result.trust_map is not None:
+        parts.append((trust_map, result.trust_map, TRUST_MAP))
     metadata = {"IMT_synthetic": "true", "IMT_model": card.name, "IMT_model_sha256": card.sha256}
     settings = {**result.settings, "warnings": result.warnings}
     # Everything is written under temporary names, then renamed in the reverse order of this stack: the sidecars
@@ -85,6 +103,8 @@ def write_result(
     # have the hash of the image beside it.
     with ExitStack() as stack:
         hashes = []
+        if trust_map is not None and result.trust_map is not None:
+            write_label_names(stack.enter_context(whole_file(colour_table(trust_map))), result.trust_names)
         for path, volume, content in parts:
             temporary = stack.enter_context(whole_file(path))
             save_volume(temporary, volume, header_line(card, result.source, result.target, content), metadata)
@@ -95,6 +115,8 @@ def write_result(
             record = mark(card, result.source, result.target, input_name, input_hash, content, output_record | settings)
             temporary = stack.enter_context(whole_file(sidecar_path(path)))
             temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with alone_in(*{path.parent for path, _, _ in parts}):
+            stack.close()
 
 
 def check_written(path: Path) -> None:

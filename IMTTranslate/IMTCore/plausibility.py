@@ -6,6 +6,7 @@ import numpy as np
 
 from .cards import PackageCard
 from .contrast import guess_modality
+from .dicom_acquisition import check_acquisition
 from .errors import BadInput
 from .intensity import background_value, foreground_mask
 from .modality_names import guess_from_text
@@ -67,7 +68,7 @@ def check_possible(volume: Volume, card: PackageCard, verb: str = "translate") -
 
 
 def check_modality(volume: Volume, card: PackageCard, modality: str, refuse: bool, verb: str = "translate") -> list[str]:
-    """Check that the image shows what the model takes, before any time is spent on it.
+    """Check that the image shows what the model takes, before any time is spent on it: by its DICOM header, then by its histogram.
 
     Args:
         volume: the input.
@@ -82,8 +83,9 @@ def check_modality(volume: Volume, card: PackageCard, modality: str, refuse: boo
     Raises:
         BadInput: if the image surely shows another modality, and `refuse` says so.
     """
+    by_header = check_acquisition(volume, card, modality, refuse, verb)
     other = _other_modality(volume, card, modality, refuse, verb)
-    return [other] if other else []
+    return by_header + ([other] if other else [])
 
 
 def check_histogram(volume: Volume, prepared: PreparedVolume, card: PackageCard) -> list[str]:

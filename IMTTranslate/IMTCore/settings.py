@@ -19,6 +19,7 @@ class TranslationSettings:
         seed: of the noise z (dropout at test time); the result is a function of it.
         dropout: translate with the noise on; off gives the deterministic translation.
         samples: number of noise samples for the uncertainty volume; 0 for none.
+        trust_map: also make the map of where not to trust the translation; it needs samples.
         single_plane: of a model that averages over several planes, use the first alone: faster, and less accurate.
         bias_correction: N4 bias field correction of the input before it is translated.
         check_modality: refuse an input that surely shows another modality than the source; off, that is a warning.
@@ -35,6 +36,7 @@ class TranslationSettings:
     single_plane: bool = False
     bias_correction: bool = False
     check_modality: bool = True
+    trust_map: bool = False
 
     def check(self) -> None:
         """Raises BadInput if a number is out of range."""
@@ -44,3 +46,5 @@ class TranslationSettings:
             raise BadInput(f"The seed must be a whole number from 0, not {self.seed}.")
         if self.samples < 0 or self.samples == 1 or self.samples > 1000:
             raise BadInput(f"An uncertainty needs 2 to 1000 samples, not {self.samples}.")
+        if self.trust_map and not self.samples:
+            raise BadInput("A trust map needs noise samples: give a number of samples from 2.")

@@ -9,16 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
+from .calibration import Calibration
 from .cards import ModelCard
+from .derived_outputs import colour_table
 from .devices import choose_device, choose_precision
 from .errors import BadInput
 from .inference import DEFAULT_BATCH, SliceRunner, VolumeRunner
 from .inputs import FileInput, PreparedInput, prepare_input, read_input
+from .intensity import AIR_SHARE
+from .label_names import LabelNames
 from .model_packages import load_network
 from .outputs import TranslationResult, check_paths, write_result
 from .preparation import PreparedVolume
 from .progress import Progress, Say, never, quiet
+from .provenance import is_mark, sidecar_path
 from .settings import TranslationSettings
+from .uncertainty_map import TrustLimits, outside_warning, shares, trust_map
 from .volume import Volume
 
 
@@ -49,6 +55,12 @@ class Translator:
             known = "dropout_blocks" in card.architecture.arguments
             if not known or arguments.get("dropout_blocks", 3) == 0 or arguments.get("dropout", 0.5) == 0:
                 raise BadInput(f"Model {card.name} has no dropout, so it gives no uncertainty. Leave the uncertainty out.")
+        self.calibration, self.limits = Calibration.of_card(card.content), TrustLimits.of_card(card.content)
+        if settings.trust_map and (self.calibration is None or self.limits is None):
+            raise BadInput(
+                f"The card of model {card.name} has no calibrated uncertainty and no training range, on which a trust map stands. "
+                "Leave the trust map out."
+            )
         start = time.perf_counter()
         batch = settings.batch or DEFAULT_BATCH[device.type]
         network = load_network(card, weights, as_stored=True)
@@ -77,20 +89,35 @@ class Translator:
         if isinstance(source, Volume):
             progress("prepare", 0.0, source.name)
             source = prepare_input(source, card, settings)
+        planes = tuple(view.spec.plane for view in source.views)
+        why_not = self._why_not_calibrated(planes)
+        if settings.trust_map and why_not:
+            raise BadInput(f"{source.volume.name}: there is no trust map, since the uncertainty is not calibrated here: {why_not}. Leave it out.")
         start = time.perf_counter()
         mean, variance, restoring = self._fuse(source.views, progress, cancelled)
         computed_at = time.perf_counter() - restoring
         volume, (low, high) = source.volume, card.output_range
         np.clip(mean, low, high, out=mean)  # rounding in the way back may pass the range's end by a bit
-        uncertainty = None
+        uncertainty, doubts, doubtful, warnings = None, None, {}, list(source.warnings)
         if variance is not None:
-            uncertainty = volume.with_array(np.sqrt(variance), f"{volume.name} {self.target} uncertainty")
+            deviation = np.sqrt(variance)
+            if settings.trust_map:
+                found, doubtful = self._doubts(deviation, source.views[0], volume)
+                doubts = volume.with_array(found, f"{volume.name} {self.target} trust map")
+                warnings += outside_warning(doubtful, volume.name, card.name)
+            if not why_not:
+                deviation = np.where(deviation > 0, self.calibration.calibrated(deviation), 0).astype(np.float32)
+            elif self.calibration is not None:
+                warnings.append(f"The uncertainty is not calibrated: {why_not}. It is too small.")
+            uncertainty = volume.with_array(deviation, f"{volume.name} {self.target} uncertainty")
         record = {
             "seed": settings.seed,
             "dropout": settings.dropout,
             "samples": settings.samples,
             "single_plane": settings.single_plane,
-            "planes": [view.spec.plane for view in source.views],
+            "planes": list(planes),
+            **({"uncertainty": self.uncertainty_record(planes)} if settings.samples else {}),
+            **({"trust_map": doubtful} if doubtful else {}),
             "bias_correction": "N4" if settings.bias_correction else None,
             **self.runner.where,
             "normalisation": source.views[0].normalisation.record(),
@@ -103,7 +130,31 @@ class Translator:
             "restore": round(time.perf_counter() - computed_at, 3),
         }
         result = volume.with_array(mean, f"{volume.name} {self.target} (synthetic)")
-        return TranslationResult(result, uncertainty, self.source, self.target, record, seconds, source.warnings)
+        names = self.limits.names() if doubts is not None else LabelNames()
+        return TranslationResult(result, uncertainty, self.source, self.target, record, seconds, warnings, doubts, names)
+
+    def _why_not_calibrated(self, planes: tuple[str, ...]) -> str:
+        """Why the uncertainty of this run is not calibrated; empty if it is."""
+        if self.calibration is None:
+            return f"the card of model {self.card.name} has no calibration"
+        return self.calibration.why_not(self.settings.samples, planes, self.settings.dropout)
+
+    def uncertainty_record(self, planes: tuple[str, ...]) -> dict[str, object]:
+        """What a mark says of the uncertainty of a run in these planes: whether it is calibrated, how, and what holds then."""
+        why_not = self._why_not_calibrated(planes)
+        if why_not:
+            return {"calibrated": False, "reason": why_not}
+        values = self.card.content["uncertainty"]
+        holds = "translation ± 1.645 × uncertainty: 90 % of a patient's voxels, on average"
+        return {"calibrated": True, "holds": holds, **{key: values[key] for key in ("exponent", "floor", "widths", "fitted_on")}}
+
+    def _doubts(self, deviation: np.ndarray, view: PreparedVolume, volume: Volume) -> tuple[np.ndarray, dict[str, float]]:
+        """The trust map [k, j, i] of samples that deviate so, and the share of the head of each kind of doubt."""
+        image = view.restore(list(range(len(view.images))), (view.images + 1) / 2)
+        foreground = np.ascontiguousarray(view.axes.invert(view.foreground))
+        foreground &= image > 0
+        found = trust_map(self.calibration.half_width(deviation), image, volume.geometry.spacing_mm[::-1], foreground, self.limits)
+        return found, shares(found, foreground & (image > AIR_SHARE))
 
     def _fuse(
         self, views: tuple[PreparedVolume, ...], progress: Progress, cancelled: Callable[[], bool]
@@ -195,28 +246,35 @@ def translate_file(
     uncertainty: Path | None = None,
     progress: Progress = quiet,
     cancelled: Callable[[], bool] = never,
+    doubts: Path | None = None,
 ) -> TranslationResult:
-    """Read, translate, and write the translation (and uncertainty) with their marks, whole or not at all.
+    """Read, translate, and write the translation (uncertainty, trust map) with their marks, whole or not at all.
 
     Args:
         translator: the loaded model.
         source: the input file (or DICOM folder), or what `read_input` made of it for this model.
         output, uncertainty: files to write.
         progress, cancelled: as in `Translator.translate`.
+        doubts: the file of the trust map, for a translator whose settings ask for it.
 
     Raises:
         BadInput, OutputFailure, Cancelled: as said there; then nothing was written.
     """
-    if (uncertainty is None) != (translator.settings.samples == 0):
+    further = [one for one in (uncertainty, doubts) if one is not None]
+    if bool(further) != (translator.settings.samples > 0):
         raise BadInput("An uncertainty output and a number of samples go together.")
+    if (doubts is None) == translator.settings.trust_map:
+        raise BadInput("A trust map's output and the setting that asks for one go together.")
     path = source if isinstance(source, Path) else source.path
-    check_paths(path, [output] + ([uncertainty] if uncertainty else []))
+    check_paths(path, [output, *further])
+    if doubts is not None and colour_table(doubts).exists() and not is_mark(sidecar_path(doubts)):
+        raise BadInput(f"{colour_table(doubts)} exists and is no legend of IMT: the trust map's would replace it. Choose another name.")
     if isinstance(source, Path):
         progress("read", 0.0, path.name)
         source = read_input(path, translator.card, translator.settings)
     result = translator.translate(source.given, progress, cancelled)
     progress("write", 1.0, output.name)
     start = time.perf_counter()
-    write_result(translator.card, result, output, uncertainty, path.name, source.sha256)
+    write_result(translator.card, result, output, uncertainty, path.name, source.sha256, doubts)
     seconds = {"read": round(source.read_seconds, 3), **result.seconds, "write": round(time.perf_counter() - start, 3)}
     return replace(result, seconds=seconds)

@@ -5,5 +5,5 @@ from __future__ import annotations
 from IMTSlicerLib.user_settings import UserSettings
 
 GROUP = "IMTTranslate"
-REMEMBERED = ("uncertainty", "samples", "device", "precision", "batch", "singlePlane", "biasCorrection", "keepModelLoaded", "modelFolder")
+REMEMBERED = ("uncertainty", "trustMap", "samples", "device", "precision", "batch", "singlePlane", "biasCorrection", "keepModelLoaded", "modelFolder")
 remembered = UserSettings(GROUP, REMEMBERED)
