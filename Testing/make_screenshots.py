@@ -8,6 +8,7 @@ They show the project's own panels with imitated widgets (Testing/harness), not 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -28,6 +29,12 @@ from slicer_harness import host, views
 PANEL = (520, 980)
 REGISTER_PANEL = (520, 1070)
 SEGMENT_PANEL = (520, 830)
+TRUST_PANEL = (520, 620)
+ORIENTATIONS = (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal"))
+DICOM_PANEL = (520, 600)
+BATCH_PANEL = (520, 860)
+BATCH_CASES = 6
+BATCH_BROKEN = 3  # the number of the case whose file is cut off
 SEGMENT_MM = 2
 TISSUE_WORDS = {"csf": 1, "grey": 2, "gray": 2, "white": 3}  # in the names of a model's structures: the phantoms' codes
 PHANTOM_MM = 3
@@ -81,7 +88,7 @@ def slices(background, overlay=None) -> list:
     """Pictures of the three slice views."""
     return [
         picture(name, orientation, background, overlay, title="std. dev.")
-        for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal"))
+        for name, orientation in ORIENTATIONS
     ]
 
 
@@ -143,6 +150,95 @@ def translate_pictures(folder: Path) -> None:
     shot("panel-error")
     widget.panel.stop()
     host.close_module(widget)
+
+
+def trust_picture(view: str, orientation: str, background, doubts):
+    """What a slice view shows of a volume, with a trust map and its legend over it, as the panel shows them."""
+    from IMTTranslatePanel.trust_map_node import OPACITY, nameLegend
+
+    shown = views.SliceView(view, orientation, VIEW).show(background, label=doubts, labelOpacity=OPACITY)
+    old = slicer.modules.colors.logic().GetColorLegendDisplayNode(doubts)
+    if old is not None:  # a view draws only the legends that were made after it
+        slicer.mrmlScene.RemoveNode(old)
+    nameLegend(views.show_color_legend(doubts))
+    return shown.array()
+
+
+def trust_pictures(folder: Path) -> None:
+    """IMTTranslate's warning of an unusual input, and the trust map over the FLAIR made from the phantom's T1."""
+    import vtk
+
+    slicer.mrmlScene.Clear(False)
+    path = ROOT / "IMTTranslate" / "Resources" / "IMT-sample-data" / "IMT-phantom-T1.nii.gz"
+    t1 = slicer.util.loadVolume(str(path), properties={"name": "Phantom T1", "show": False})
+    cut = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(t1)[:50].copy(), name="Cut T1")
+    matrix = vtk.vtkMatrix4x4()
+    t1.GetIJKToRASMatrix(matrix)
+    cut.SetIJKToRASMatrix(matrix)
+    widget = host.open_module(ROOT / "IMTTranslate" / "IMTTranslate.py", TRUST_PANEL)
+    ui, shot = widget.ui, shots(widget, folder)
+    ui.inputSelector.setCurrentNode(cut)
+    ui.translateToT2CheckBox.checked = False
+    ui.translateToFLAIRCheckBox.checked = True
+    ui.trustMapCheckBox.checked = True
+    shot("trust-check")
+    ui.inputSelector.setCurrentNode(t1)
+    ui.samplesSpinBox.value = 4
+    ui.applyButton.click()
+    wait_for(lambda: not widget.panel.isRunning())
+    print(ui.statusLabel.text)
+    flair, doubts = slicer.util.getNode("Phantom T1 FLAIR (synthetic)"), slicer.util.getNode("* trust map (synthetic)")
+    beside([trust_picture(name, orientation, flair, doubts) for name, orientation in ORIENTATIONS], folder / "trust-map.png")
+    widget.panel.stop()
+    host.close_module(widget)
+
+
+def batch_pictures(folder: Path) -> None:
+    """IMTTranslate's section Batch: a BIDS folder of phantoms, one of them broken, with the models that come with IMT."""
+    import qt
+
+    slicer.mrmlScene.Clear(False)
+    widget = host.open_module(ROOT / "IMTTranslate" / "IMTTranslate.py", BATCH_PANEL)
+    page, ui, shot = widget.batch, widget.batch.ui, shots(widget, folder)
+    for button in (widget.ui.inputsCollapsibleButton, widget.ui.targetsCollapsibleButton):
+        button.collapsed = True
+    with tempfile.TemporaryDirectory(prefix="IMT-") as work, contextlib.chdir(work):  # so that short paths are shown
+        write_batch_cases(Path("cohort"))
+        page.widget.collapsed = False
+        ui.batchInputPathLineEdit.currentPath, ui.batchOutputPathLineEdit.currentPath = "cohort", "results"
+        widget._parameterNode.singlePlane = True  # in a third of the time
+        wait_for(lambda: ui.batchTableWidget.rowCount == BATCH_CASES)
+        rows = (ui.batchModelsListWidget.item(row) for row in range(ui.batchModelsListWidget.count))
+        next(item for item in rows if item.text().endswith("T1-T2")).setCheckState(qt.Qt.Checked)
+        host.choose(ui.batchSegmenterComboBox, "tissue: tissue-T1")
+        shot("batch-idle")
+        ui.batchStartButton.click()
+        wait_for(lambda: not page.isRunning() or batch_table(ui)[2:4] == [["failed", "translate"], ["running", "segment"]])
+        shot("batch-running")
+        ui.batchStartButton.click()  # stop
+        ui.batchStartButton.click()  # and resume
+        wait_for(lambda: not page.isRunning())
+        print(ui.batchStatusLabel.text)
+        ui.batchTableWidget.setCurrentCell(BATCH_BROKEN - 1, 0)
+        shot("batch-done")
+    widget.panel.stop()
+    host.close_module(widget)
+
+
+def batch_table(ui) -> list[list[str]]:
+    """State and stage of each case, as the table shows them."""
+    table = ui.batchTableWidget
+    return [[table.item(row, column).text() for column in (1, 2)] for row in range(table.rowCount)]
+
+
+def write_batch_cases(folder: Path) -> None:
+    """The sample phantom as some subjects of a BIDS folder; one file is cut off."""
+    sample = ROOT / "IMTTranslate" / "Resources" / "IMT-sample-data" / "IMT-phantom-T1.nii.gz"
+    for number in range(1, BATCH_CASES + 1):
+        image = folder / f"sub-{number:02d}" / "anat" / f"sub-{number:02d}_T1w.nii.gz"
+        image.parent.mkdir(parents=True)
+        content = sample.read_bytes()
+        image.write_bytes(content[: len(content) // 2] if number == BATCH_BROKEN else content)
 
 
 def register_pictures(folder: Path) -> None:
@@ -267,7 +363,47 @@ def segment_phantom(card) -> tuple:
     return node, truth
 
 
-PICTURES = {"translate": translate_pictures, "register": register_pictures, "segment": segment_pictures}
+def dicom_pictures(folder: Path) -> None:
+    """IMTTranslate: a translation of a volume from Slicer's DICOM database is written as a series of its study."""
+    import dicom_fixtures  # imports qt: after the harness has started
+    from dicom_studies import write_study
+
+    from slicer_harness import dialogs
+
+    slicer.mrmlScene.Clear(False)
+    widget = host.open_module(ROOT / "IMTTranslate" / "IMTTranslate.py", DICOM_PANEL)
+    ui, page, shot = widget.ui, widget.dicom, shots(widget, folder)
+    with tempfile.TemporaryDirectory(prefix="IMT-") as work:
+        phantom = ROOT / "IMTTranslate" / "Resources" / "IMT-sample-data" / "IMT-phantom-T1.nii.gz"
+        node = slicer.util.loadVolume(str(phantom), properties={"show": False})
+        head = dicom_fixtures.head_volume(slicer.util.arrayFromVolume(node), node.GetSpacing())
+        slicer.mrmlScene.RemoveNode(node)
+        study = write_study(Path(work) / "study", {"T1": head, "T2": head}, flat=True)
+        ui.inputSelector.setCurrentNode(dicom_fixtures.add_from_dicom(study, head))
+        ui.applyButton.click()
+        wait_for(lambda: not widget.panel.isRunning())
+        for button in (ui.inputsCollapsibleButton, ui.targetsCollapsibleButton):
+            button.collapsed = True
+        page.widget.collapsed = False
+        page.ui.dicomDatabaseCheckBox.checked = True
+        place = Path(work) / "synthetic series"
+        place.mkdir()
+        dialogs.answer("QFileDialog.getExistingDirectory", str(place))
+        page.ui.dicomSaveButton.click()
+        wait_for(lambda: not page.isRunning())
+        shot("dicom-saved")
+    widget.panel.stop()
+    host.close_module(widget)
+
+
+PICTURES = {
+    "translate": translate_pictures,
+    "trust": trust_pictures,
+    "batch": batch_pictures,
+    "register": register_pictures,
+    "segment": segment_pictures,
+    "dicom": dicom_pictures,
+}
 
 
 def main() -> None:

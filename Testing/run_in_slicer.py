@@ -1,6 +1,7 @@
 """Run the modules' own tests inside Slicer, for those who have the application; exit code 0 if all pass. Not tried by us.
 
-    Slicer --testing --no-splash --no-main-window --additional-module-paths IMTTranslate --python-script Testing/run_in_slicer.py
+    Slicer --testing --no-splash --no-main-window \\
+        --additional-module-paths IMTTranslate IMTRegister IMTSegment --python-script Testing/run_in_slicer.py
 """
 
 import sys
@@ -8,7 +9,7 @@ import traceback
 
 import slicer
 
-MODULES = ("IMTTranslate",)
+MODULES = ("IMTTranslate", "IMTRegister", "IMTSegment")
 
 
 def main() -> int:
