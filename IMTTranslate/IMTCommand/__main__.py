@@ -7,6 +7,7 @@ Exit codes: 0 good; 1 internal, engine or disk failure; 2 bad input, model or de
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import json
 import os
@@ -24,18 +25,24 @@ os.environ["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 if __package__ in (None, ""):  # started by path, as `python IMTCommand`
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from IMTCommand.dicom_series import given_series
 from IMTCore.errors import BadInput, Cancelled, ImtError
+from IMTCore.plain_text import shown
 from IMTCore.version import VERSION
+
+MAX_MESSAGE = 4000  # letters; what a hostile file has for a name may be longer
 
 # Each command's module is imported only when it is called: `imt --help` needs no torch.
 COMMANDS = {
     "translate": "translate a volume, or a folder or CSV of cases, into another modality",
     "register": "carry the labels of atlases over to a volume, or to a folder or CSV of cases",
     "segment": "segment a volume, or a folder or CSV of cases, with a translated second modality",
+    "pipeline": "translate, register, segment and evaluate a cohort, with a report; goes on where it was stopped",
     "atlas": "check an atlas set (modalities, labels, grids, names), or build one",
     "experiment": "registration experiments: tables of methods, known transforms, weights by cross-validation",
+    "check": "check before a run whether an image suits a model: modality, field of view, skull, resolution, intensities",
     "models": "list, show, verify, download, remove or import models",
-    "dicom": "write a translated volume as a new series, marked synthetic, of its DICOM study",
+    "dicom": "list the series of a DICOM study; write a translated volume as a new one, marked synthetic",
     "evaluate": "score a prediction against the truth: MAE, PSNR, SSIM, MI",
     "study": "make a reader study (which image is synthetic?) and score its readers",
     "doctor": "check this installation and say what to mend",
@@ -68,7 +75,8 @@ def _on_terminate(number: int, frame: FrameType | None) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    os.environ.pop("ITK_AUTOLOAD_PATH", None)  # Slicer sets it, and it makes ITK's wheels crash
+    if removed := os.environ.pop("ITK_AUTOLOAD_PATH", None):  # Slicer sets it, and it makes ITK's wheels crash
+        os.environ["IMT_REMOVED_ITK_AUTOLOAD_PATH"] = removed  # for `imt doctor` to tell
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace")
@@ -80,7 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
         values = build_parser().parse_args(arguments)
         as_json = getattr(values, "progress", None) == "json"
         module = importlib.import_module(f"IMTCommand.{values.command}_command")
-        return int(module.run(values) or 0)
+        with given_series(values):
+            return int(module.run(values) or 0)
     except KeyboardInterrupt:
         return report("Cancelled: nothing was written.", Cancelled.exit_code, as_json)
     except ImtError as error:
@@ -94,20 +103,36 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the last flush has a place to go
         return 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            what = "is too long for this system" if error.errno == errno.ENAMETOOLONG else "is a link that leads to itself"
+            return report(f"The name {error.filename} {what}. Choose another.", BadInput.exit_code, as_json)
+        where = f"{error.filename} cannot be used" if error.filename else "The system refuses to go on"
+        return report(f"{where}: {error.strerror or error}. Check the disk and the permissions.", 1, as_json)
     except Exception as error:
         if debug:
             traceback.print_exc()
+        if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # as pathlib says it before Python 3.13
+            return report(f"{error}: this link leads to itself. Choose another file.", BadInput.exit_code, as_json)
         message = f"Internal error: {type(error).__name__}: {error}. Run again with --debug before the command and report it."
         return report(message, 1, as_json)
 
 
 def report(message: str, code: int, as_json: bool) -> int:
     """Tell an error, as one line, and also as one of JSON if so; returns `code`."""
-    message = " ".join(message.split())
+    message = one_line(message)
     if as_json:
         print(json.dumps({"stage": "error", "fraction": 1.0, "message": message, "exit_code": code}), flush=True)
     print(f"imt: {message}", file=sys.stderr, flush=True)
     return code
+
+
+def one_line(message: str) -> str:
+    """A message as one line that a terminal only shows: a file's name or content in it may hold control characters."""
+    text = shown(" ".join(message.split()))
+    return text if len(text) <= MAX_MESSAGE else text[:MAX_MESSAGE] + " ..."
 
 
 def console() -> None:

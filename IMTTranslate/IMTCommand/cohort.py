@@ -6,8 +6,8 @@ import contextlib
 import csv
 import io
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,8 @@ from IMTCore.cases import Case, is_case_folder
 from IMTCore.errors import BadInput, Cancelled, ImtError, OutputFailure, SomeCasesFailed
 from IMTCore.files import write_text
 from IMTCore.progress import Progress, Say, quiet
+
+from .dask_cluster import dask_client, kept_up
 
 SUMMARY = "summary.csv"
 COLUMNS = ("case", "subject", "session", "modality", "state", "seconds", "output")
@@ -56,7 +58,8 @@ class Outcome:
 
 
 FINISHED = CaseResult("skipped", "was finished before")
-Work = Callable[[Any, Progress], CaseResult]
+Tell = Callable[[str, Mapping[str, str]], None]  # (case, what there is to tell of it)
+Work = Callable[..., CaseResult]  # (job, progress), for some cohorts also a Tell
 
 
 def holds_cases(path: Path) -> bool:
@@ -97,7 +100,7 @@ def check_no_cluster(source: Path, workers: int | None, scheduler: str | None) -
             raise BadInput(f"{option} is for many cases, and {source} is one subject. Leave it out.")
 
 
-def do_case(work: Work, job: CaseJob, progress: Progress = quiet) -> Outcome:
+def do_case(work: Work, job: CaseJob, progress: Progress = quiet, *tell: Tell) -> Outcome:
     """Do one case.
 
     Raises:
@@ -105,7 +108,7 @@ def do_case(work: Work, job: CaseJob, progress: Progress = quiet) -> Outcome:
     """
     start = time.perf_counter()
     try:
-        result = work(job, progress)
+        result = work(job, progress, *tell)
     except (Cancelled, OutputFailure):
         raise
     except ImtError as error:
@@ -113,6 +116,16 @@ def do_case(work: Work, job: CaseJob, progress: Progress = quiet) -> Outcome:
     except Exception as error:  # one broken case must not end the night's run
         result = CaseResult("failed", " ".join(f"{type(error).__name__}: {error}".split()))
     return Outcome(job.case, job.output, round(time.perf_counter() - start, 2), result)
+
+
+def do_case_in_worker(work: Work, job: CaseJob, topic: str | None) -> Outcome:
+    """Do one case in a Dask worker; what it tells on the way goes to those who listen to `topic`."""
+    if topic is None:
+        return do_case(work, job)
+    from dask.distributed import get_worker
+
+    worker = get_worker()
+    return do_case(work, job, quiet, lambda case, what: worker.log_event(topic, (case, dict(what))))
 
 
 @dataclass(frozen=True)
@@ -127,6 +140,9 @@ class Cohort:
         cells: the summary's further columns, with what stands there for a case that has no such value.
         workers, scheduler: of a Dask cluster; both None do one case after the other.
         after_each: called with all outcomes so far, in the order of the cases, for further tables.
+        has_summary: whether `summary.csv` is written here; else `after_each` does it.
+        listen: told what the work tells of a case before it ends (`Tell`), from a thread of its own. With it `work` takes
+            a third argument, the `Tell`.
     """
 
     folder: Path
@@ -137,6 +153,8 @@ class Cohort:
     workers: int | None = None
     scheduler: str | None = None
     after_each: Callable[[list[Outcome]], None] = quiet
+    has_summary: bool = True
+    listen: Tell | None = None
 
     def check(self) -> None:
         """Raises BadInput for a cluster that cannot be."""
@@ -179,15 +197,21 @@ class Cohort:
     def _outcomes(self, jobs: Sequence[CaseJob], progress: Progress) -> Iterator[Outcome]:
         if self.workers is None and self.scheduler is None:
             for number, job in enumerate(jobs):
-                yield do_case(self.work, job, self._case_progress(progress, number, len(jobs), job.case.case))
+                told = () if self.listen is None else (self.listen,)
+                yield do_case(self.work, job, self._case_progress(progress, number, len(jobs), job.case.case), *told)
             return
         progress("cases", 0.0, "starting the workers")
-        with _client(self.workers, self.scheduler) as client:
+        with dask_client(self.workers, self.scheduler) as client:
             from dask.distributed import as_completed
 
-            futures = {client.submit(do_case, self.work, job, pure=False, retries=0): job for job in jobs}
-            for future in as_completed(futures, loop=client.loop):
-                yield _outcome(future, futures[future])
+            topic = None
+            if self.listen is not None:
+                topic = f"imt-{uuid.uuid4()}"
+                client.subscribe_topic(topic, lambda event: self.listen(*event[1]))
+            futures = {client.submit(do_case_in_worker, self.work, job, topic, pure=False, retries=0): job for job in jobs}
+            with kept_up(client, self.workers, list(futures)):
+                for future in as_completed(futures, loop=client.loop):
+                    yield _outcome(future, futures[future])
 
     def _case_progress(self, progress: Progress, number: int, count: int, name: str) -> Progress:
         def case_progress(stage: str, fraction: float, message: str) -> None:
@@ -198,6 +222,9 @@ class Cohort:
         return case_progress
 
     def _write_tables(self, outcomes: list[Outcome]) -> None:
+        if not self.has_summary:
+            self.after_each(outcomes)
+            return
         rows = []
         for one in outcomes:
             case, result = one.case, one.result
@@ -227,40 +254,12 @@ def _outcome(future: Any, job: CaseJob) -> Outcome:
     except (Cancelled, OutputFailure):
         raise
     except Exception as error:  # a worker that was killed, or that has no IMT
-        message = " ".join(f"{type(error).__name__}: {error}".split())
+        again = "Give fewer --workers, or run the same command again to try this case again."
+        kind = type(error).__name__
+        if kind == "KilledWorker":
+            message = f"The worker process was killed whenever it did this case, perhaps for want of memory. {again}"
+        elif kind in ("CancelledError", "FutureCancelledError"):
+            message = f"No worker could be kept running, perhaps for want of memory. {again}"
+        else:
+            message = " ".join(f"{kind}: {error}".split())
         return Outcome(job.case, job.output, 0.0, CaseResult("failed", message[:500]))
-
-
-@contextmanager
-def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
-    """A Dask client of a cluster; a local one ends with the block."""
-    try:
-        from dask.distributed import Client, LocalCluster
-    except ImportError as error:
-        raise BadInput('Running cases side by side needs Dask: pip install "dask[distributed]". Or leave --workers and --scheduler out.') from error
-    if scheduler is not None:
-        try:
-            client = Client(scheduler, timeout="10s", set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise BadInput(f"No Dask scheduler answers at {scheduler} ({error}). Check the address.") from error
-        try:
-            yield client
-        finally:
-            client.close()
-        return
-    import logging
-
-    cluster = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard": False},
-        silence_logs=logging.CRITICAL,
-    )
-    try:
-        with Client(cluster, set_as_default=False) as client:
-            yield client
-    finally:
-        cluster.close()

@@ -3,167 +3,170 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import contextlib
 import json
-import os
 import platform
-import shutil
 import sys
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
+from IMTCore.errors import BadInput, Cancelled, OutputFailure
 from IMTCore.version import VERSION
 
-MIN_MEMORY_GB = 4.0
-MIN_DISK_GB = 1.0
-REQUIRED = {
-    "numpy": "pip install numpy",
-    "torch": "pip install torch (in Slicer: install the PyTorch extension)",
-    "SimpleITK": "pip install SimpleITK (Slicer has its own: reinstall Slicer)",
-    "safetensors": "pip install safetensors",
-    "nibabel": "pip install nibabel",
-    "scipy": "pip install scipy",
-}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding: `state` is good, warning or bad; `remedy` is empty if good."""
-
-    name: str
-    state: str
-    detail: str
-    remedy: str = ""
+from .doctor_arguments import SECTIONS
+from .doctor_problems import Finding, Findings, trouble
+from .text_table import columns
 
 
 def run(values: argparse.Namespace) -> int:
-    """Print the findings; exit 0 unless something that every run needs is bad."""
-    checks = examine()
+    """Print the findings; exit 0 unless something that every run needs is bad. Or list, or remove, what IMT has left."""
+    if values.where or values.remove_all:
+        return _remove_all(values) if values.remove_all else _list_places(values)
+    if values.yes:
+        raise BadInput("--yes belongs to --remove-all. Leave it out.")
+    findings = examine(values.only or SECTIONS, values.slicer)
     if values.json:
-        print(json.dumps({"imt": VERSION, "checks": [asdict(check) for check in checks]}, indent=2))
+        return _print_report(findings, values.slicer)
+    bad = False
+    for finding in findings:
+        bad = bad or finding.state == "bad"
+        print(f"{finding.state:<8} {finding.name:<12} {finding.detail}", flush=True)
+        if finding.remedy:
+            print(f"{'':<8} {'':<12} -> {finding.remedy} [{finding.problem}]", flush=True)
+    return 1 if bad else 0
+
+
+def _print_report(findings: Findings, slicer: str | None) -> int:
+    from .doctor_privacy import Anonymiser
+
+    anonymous = Anonymiser()
+    found = list(findings)
+    checks = [{**asdict(finding), "detail": anonymous(finding.detail)} for finding in found]
+    system = {"python": platform.python_version(), "system": platform.system(), "machine": platform.machine(), "slicer": slicer}
+    print(json.dumps({"imt": VERSION, **system, "checks": checks}, indent=2, ensure_ascii=False))
+    return 1 if any(finding.state == "bad" for finding in found) else 0
+
+
+def examine(sections: tuple[str, ...] | list[str] = SECTIONS, slicer: str | None = None) -> Findings:
+    """All findings, as they come.
+
+    Args:
+        sections: where to look.
+        slicer: version of the Slicer that this Python belongs to, such as "5.12.3".
+    """
+    from .doctor_packages import REQUIRED, examine_packages, import_all
+
+    needs_packages = {"packages", "computing", "surroundings"} & set(sections)
+    imported = import_all(tuple(REQUIRED)) if needs_packages else {}
+    broken = {name for name, result in imported.items() if result.error}
+    if "packages" in sections:
+        yield from examine_packages(imported, slicer)
+    with contextlib.ExitStack() as stack:
+        engines = _start_engines(stack) if "engines" in sections and "numpy" not in broken else None
+        if "computing" in sections:
+            yield from _examine_computing(broken)
+        for section in ("folders", "models"):
+            if section in sections:
+                yield from _examine_if_numpy_works(section, broken)
+        if "surroundings" in sections:
+            from .doctor_surroundings import examine_copies, examine_loopback, examine_variables
+
+            yield from examine_variables(imported)
+            yield from examine_copies()
+            yield from examine_loopback()
+        if "engines" in sections:
+            yield from engines or [_not_examined("engines", "numpy")]
+
+
+def _start_engines(stack: contextlib.ExitStack) -> Findings:
+    """Start the engines now, and say later what came of it."""
+    try:
+        from .doctor_folders import EngineCheck
+
+        check = stack.enter_context(contextlib.closing(EngineCheck()))
+    except Exception as error:  # a broken package raises anything
+        return iter([_not_examined("engines", str(error))])
+    return check.findings()
+
+
+def _examine_if_numpy_works(section: str, broken: set[str]) -> Findings:
+    """Folders and models: where they are, and what a model's card says, is known to code that needs numpy."""
+    try:
+        if "numpy" in broken:  # it may end this process, not only raise
+            raise ImportError("numpy")
+        from .doctor_folders import examine_models, examine_temp_folder, examine_user_folders
+
+        parts = (examine_models,) if section == "models" else (examine_temp_folder, examine_user_folders)
+        for part in parts:
+            yield from part()
+    except Exception as error:  # a broken package raises anything
+        yield _not_examined(section, str(error))
+
+
+def _not_examined(name: str, reason: str) -> Finding:
+    return trouble("not-examined", name, f"not looked at: {' '.join(reason.split())}")
+
+
+def _examine_computing(broken: set[str]) -> Findings:
+    from .doctor_computing import examine_gpu, examine_memory, examine_network
+
+    yield from examine_memory()
+    if "torch" not in broken:
+        yield from examine_gpu()
+    if broken:
+        yield _not_examined("tiny run", ", ".join(sorted(broken)))
     else:
-        for check in checks:
-            print(f"{check.state:<8} {check.name:<12} {check.detail}")
-            if check.remedy:
-                print(f"{'':<8} {'':<12} -> {check.remedy}")
-    return 1 if any(check.state == "bad" for check in checks) else 0
+        yield from examine_network()
 
 
-def examine() -> list[Check]:
-    """All findings."""
-    checks = [Check("python", "good", f"{platform.python_version()} at {sys.executable}, {platform.platform()}")]
-    if sys.version_info < (3, 11):
-        checks = [Check("python", "bad", platform.python_version(), "Use Python 3.11 or newer.")]
-    packages = [_package(name, remedy) for name, remedy in REQUIRED.items()]
-    checks += packages
-    checks += [_memory(), _disk()]
-    if all(check.state != "bad" for check in packages):
-        checks += [_gpu(), _models(), *_segmenters(), *_tiny_run()]
-    return checks
+def _list_places(values: argparse.Namespace) -> int:
+    from .doctor_places import all_places
+
+    places = all_places()
+    if values.json:
+        listed = [{"what": place.what, "path": str(place.path), "bytes": place.size(), "kept": place.kept} for place in places]
+        print(json.dumps(listed, indent=2, ensure_ascii=False))
+    elif not places:
+        print("IMT has left nothing outside its own folder.")
+    else:
+        rows = [("what", "MB", "where", "")]
+        rows += [(place.what, f"{place.size() / 1e6:.1f}", str(place.path), f"({place.kept})" if place.kept else "") for place in places]
+        print("\n".join(columns(rows)))
+        print("imt doctor --remove-all removes these, but for those that stay. Close Slicer first: it would write its settings again.")
+    return 0
 
 
-def _package(name: str, remedy: str) -> Check:
-    try:
-        module = importlib.import_module(name)
-    except Exception as error:  # a broken binary raises anything
-        return Check(name, "bad", f"cannot be imported ({type(error).__name__}: {error})", remedy)
-    return Check(name, "good", str(getattr(module, "__version__", "?")))
+def _remove_all(values: argparse.Namespace) -> int:
+    from .doctor_places import all_places, remove, remove_data_folder
 
-
-def _memory() -> Check:
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    except (ValueError, OSError, AttributeError):
-        return Check("memory", "good", "size not known on this system")
-    if total < MIN_MEMORY_GB:
-        return Check("memory", "warning", f"{total:.1f} GB", "Use --batch 1; close other programs.")
-    return Check("memory", "good", f"{total:.1f} GB")
-
-
-def _disk() -> Check:
-    import tempfile
-
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free / 1e9
-    if free < MIN_DISK_GB:
-        return Check("disk", "warning", f"{free:.1f} GB free in {folder}", "Free some space, or set TMPDIR to a larger disk.")
-    return Check("disk", "good", f"{free:.1f} GB free in {folder}")
-
-
-def _gpu() -> Check:
-    import torch
-
-    if torch.cuda.is_available():
-        names = []
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            free, total = torch.cuda.mem_get_info(index)
-            names.append(f"cuda:{index} {properties.name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free, capability {properties.major}.{properties.minor}")
+    if values.json:
+        raise BadInput("--remove-all has no JSON form. Use --where --json to see what there is.")
+    places = all_places()
+    doomed = [place for place in places if not place.kept]
+    for place in doomed:
+        print(f"{place.what}: {place.path} ({place.size() / 1e6:.1f} MB)")
+    for place in places:
+        if place.kept:
+            print(f"stays: {place.what}: {place.path} ({place.kept})")
+    if not doomed:
+        print("There is nothing to remove.")
+        return 0
+    if not values.yes:
+        _ask()
+    problems = []
+    for place in doomed:
         try:
-            value = float((torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda"))[0, 0])
-            if value != 8:
-                raise RuntimeError(f"a product gave {value}")
-        except RuntimeError as error:
-            remedy = "Install a PyTorch build for this GPU (newer CUDA), or use --device cpu."
-            return Check("gpu", "bad", f"{'; '.join(names)}: does not compute ({str(error).splitlines()[0]})", remedy)
-        return Check("gpu", "good", "; ".join(names))
-    if torch.backends.mps.is_available():
-        return Check("gpu", "good", "Apple Metal (mps)")
-    if torch.version.cuda is None:
-        return Check("gpu", "good", "none used: this PyTorch is a CPU build (with an NVIDIA GPU, install a CUDA build of torch)")
-    return Check("gpu", "warning", "PyTorch has CUDA, but finds no GPU", "Check the NVIDIA driver (nvidia-smi), or go on with the CPU.")
-
-
-def _models() -> Check:
-    from IMTCore.catalogue import list_cards, user_folder
-
-    cards, problems = list_cards()
-    ready = [card.name for card in cards if card.weights_path.is_file()]
+            remove(place)
+        except OutputFailure as error:
+            problems.append(str(error))
+    remove_data_folder()
     if problems:
-        return Check("models", "warning", problems[0], "Remove or import that model again.")
-    if not ready:
-        return Check("models", "bad", f"none found (shipped folder, {user_folder()})", "Reinstall IMT, or: imt models import FILE")
-    return Check("models", "good", ", ".join(ready))
+        raise OutputFailure(" ".join(problems))
+    print("Removed. IMT's own folder, with its .venv, is deleted by hand.")
+    return 0
 
 
-def _segmenters() -> list[Check]:
-    from .model_finding import has_segmenters
-
-    if not has_segmenters():
-        return []
-    from IMTSegmentLib.segmenter_catalogue import list_segmenters, user_folder
-
-    cards, problems = list_segmenters()
-    ready = [card.name for card in cards if card.weights_path.is_file()]
-    if problems:
-        return [Check("segmenters", "warning", problems[0], "Remove or import that model again.")]
-    if not ready:
-        return [Check("segmenters", "warning", f"none found (shipped folder, {user_folder()})", "Reinstall IMT, or: imt models import FILE")]
-    return [Check("segmenters", "good", ", ".join(ready))]
-
-
-def _tiny_run() -> list[Check]:
-    import torch
-
-    from IMTCore.catalogue import list_cards
-    from IMTCore.devices import choose_device, choose_precision, precision_name
-    from IMTCore.model_packages import load_network
-
-    cards = [card for card in list_cards()[0] if card.weights_path.is_file() and card.architecture.works_on == "slices"]
-    if not cards:
-        return []
-    try:
-        device = choose_device("auto")
-        dtype = choose_precision("auto", device)
-        network = load_network(cards[0]).to(device)
-        image = torch.zeros(1, cards[0].content["network"]["arguments"]["in_channels"], 256, 256, device=device)
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16 if dtype == torch.float32 else dtype, enabled=dtype != torch.float32):
-            network(image)
-            start = time.perf_counter()
-            finite = bool(torch.isfinite(network(image)).all())
-        seconds = time.perf_counter() - start
-    except Exception as error:  # whatever goes wrong is the finding
-        return [Check("tiny run", "bad", f"{type(error).__name__}: {error}", "Try --device cpu --precision fp32; reinstall torch if that fails too.")]
-    if not finite:
-        return [Check("tiny run", "bad", "the network gave values that are not finite", "Try --precision fp32.")]
-    return [Check("tiny run", "good", f"{cards[0].name} on {device} in {precision_name(dtype)}: {seconds * 1000:.0f} ms a slice of 256 x 256")]
+def _ask() -> None:
+    if not sys.stdin.isatty():
+        raise BadInput("--remove-all asks before it removes, and there is nobody to ask. Add --yes.")
+    if input("Close Slicer first. Remove all of these for good? Type yes: ").strip().lower() != "yes":
+        raise Cancelled("Nothing was removed.")

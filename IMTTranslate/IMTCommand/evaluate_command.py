@@ -23,6 +23,7 @@ from IMTCore.volume_io import check_output_path, read_volume, save_volume
 
 SCORES = ("scaling", "region", "mae", "psnr", "ssim", "mi")
 MORE_SCORES = ("convention", "mae", "psnr", "ssim", "mi", "mi_bits", "nmi", "slices")
+TOPS = 1e-9, 1e9  # of an output range: beyond, its mark was changed
 REPORTS = (".json", ".csv")
 
 
@@ -41,9 +42,12 @@ def run(values: argparse.Namespace) -> int:
     region = None if mask is None else axes.apply(mask.array) > 0
     top = output_top(values.prediction)
     pair = axes.apply(truth.array), axes.apply(prediction.array)
-    report = score(*pair, region, top, axes.spacing_kji(truth.geometry)[1:])
-    if values.conventions:
-        report |= score_conventions(*pair, region, top)
+    try:
+        report = score(*pair, region, top, axes.spacing_kji(truth.geometry)[1:])
+        if values.conventions:
+            report |= score_conventions(*pair, region, top)
+    except BadInput as error:
+        raise BadInput(f"{values.prediction} cannot be scored with {values.truth}: {error}") from error
     names = {"truth": str(values.truth), "prediction": str(values.prediction), "mask": str(values.mask) if values.mask else None}
     report = {**names, "plane": values.plane, **report}
     with ExitStack() as stack:  # both files or none
@@ -167,4 +171,5 @@ def output_top(path: Path) -> float | None:
     limits = record.get("output_range")
     if record.get("synthetic") is not True or record.get("content") != "translation" or not isinstance(limits, list):
         return None
-    return float(limits[1]) if len(limits) == 2 and isinstance(limits[1], int | float) and limits[1] > 0 else None
+    usable = len(limits) == 2 and isinstance(limits[1], int | float) and TOPS[0] <= limits[1] <= TOPS[1]
+    return float(limits[1]) if usable else None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
-from IMTCore.cards import ModelCard
+from IMTCore.cards import ModelCard, read_card_file
 from IMTCore.catalogue import find_card, list_cards, user_folder
 from IMTCore.errors import BadModel
 
@@ -61,8 +60,8 @@ def is_segmenter_file(path: Path) -> bool:
     if path.suffix not in (".json", ".safetensors"):
         return False
     try:
-        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_card_file(path.with_suffix(".json"))
+    except BadModel:
         return False
     return isinstance(content, dict) and content.get("kind") == "segmentation"
 

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 
+from IMTCore.plain_text import shown
 from IMTCore.progress import Progress, Say, quiet
 
 BAR_WIDTH = 30
@@ -51,7 +52,7 @@ def speaker(progress: Progress) -> Say:
 
     def say(message: str) -> None:
         close(progress)
-        print(f"imt: {message}", file=sys.stderr, flush=True)
+        print(f"imt: {shown(message)}", file=sys.stderr, flush=True)
         if progress is json_line:
             progress("note", 0.0, message)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .dicom_series import add_series_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them to `parser`."""
     parser.add_argument("input", metavar="SUBJECT", type=Path, help="volume, DICOM series folder, folder of cases, or CSV of cases")
+    add_series_argument(parser)
     parser.add_argument("--modality", required=True, metavar="T2", help="the subject's modality; the atlases must have it")
     parser.add_argument(
         "--atlases", required=True, type=Path, metavar="FOLDER_OR_CSV", help="<atlas>/<modality>.nii.gz, <atlas>/labels.nii.gz and labels.csv"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .dicom_series import add_series_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them to `parser`."""
     parser.add_argument("input", metavar="INPUT", type=Path, help="volume, DICOM series folder, folder of cases, or CSV of cases")
+    add_series_argument(parser)
     parser.add_argument("--model", required=True, metavar="NAME", help="a model's name, a task such as tissue, or a card's path")
     parser.add_argument("--output", required=True, metavar="LABELS", type=Path, help="label volume to write, or a folder for cases")
     second = parser.add_argument_group("second modality, of a model that takes one")

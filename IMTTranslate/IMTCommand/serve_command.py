@@ -89,7 +89,7 @@ def answer(line: bytes) -> tuple[Any, int]:
         arguments = check_request(request)
     except BadInput as error:
         return number, report(str(error), BadInput.exit_code, True)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return number, report(f"A request is one JSON object a line, and this is none: {error}.", BadInput.exit_code, True)
     try:
         return number, main(arguments)
@@ -106,6 +106,13 @@ def check_request(request: Any) -> list[str]:
     arguments = request.get("arguments") if isinstance(request, dict) else None
     if not isinstance(arguments, list) or not all(isinstance(part, str) for part in arguments):
         raise BadInput('A request needs "arguments", a list of texts, as {"id": 1, "arguments": ["models", "list"]}.')
+    for part in arguments:
+        try:
+            usable = b"\0" not in os.fsencode(part)
+        except UnicodeEncodeError:
+            usable = False
+        if not usable:
+            raise BadInput(f"The argument {part!a} of a request holds a character that no name can have.")
     if "serve" in arguments[:2]:
         raise BadInput("A request cannot start another server.")
     return arguments

@@ -38,24 +38,7 @@ def run(values: argparse.Namespace) -> int:
         raise BadInput("One model, and so one target, a command: start imt translate once for each.")
     if not values.input.exists():
         raise BadInput(f"{values.input} does not exist. Check the path.")
-    if values.samples is not None and values.uncertainty is None:
-        raise BadInput("--samples needs --uncertainty OUT, where the standard deviation is written.")
-    samples = 0 if values.uncertainty is None else DEFAULT_SAMPLES if values.samples is None else values.samples
-    if values.uncertainty is not None and samples < 2:
-        raise BadInput(f"An uncertainty needs at least 2 samples, not {samples}.")
-    settings = TranslationSettings(
-        values.source,
-        values.targets[0] if values.targets else None,
-        values.device,
-        values.precision,
-        values.batch,
-        values.seed,
-        values.dropout,
-        samples,
-        values.single_plane,
-        values.bias_correction,
-        values.check_modality,
-    )
+    settings = settings_of(values)
     card = find_card(values.model[0])
     progress = listener(values.progress)
     say = speaker(progress)
@@ -76,6 +59,34 @@ def run(values: argparse.Namespace) -> int:
     return 0
 
 
+def settings_of(values: argparse.Namespace) -> TranslationSettings:
+    """The settings that the arguments give.
+
+    Raises:
+        BadInput: samples without an uncertainty, or too few of them.
+    """
+    sampled = values.uncertainty is not None or values.trust_map is not None
+    if values.samples is not None and not sampled:
+        raise BadInput("--samples needs --uncertainty OUT, where the standard deviation is written, or --trust-map OUT.")
+    samples = 0 if not sampled else DEFAULT_SAMPLES if values.samples is None else values.samples
+    if sampled and samples < 2:
+        raise BadInput(f"An uncertainty needs at least 2 samples, not {samples}.")
+    return TranslationSettings(
+        values.source,
+        values.targets[0] if values.targets else None,
+        values.device,
+        values.precision,
+        values.batch,
+        values.seed,
+        values.dropout,
+        samples,
+        values.single_plane,
+        values.bias_correction,
+        values.check_modality,
+        values.trust_map is not None,
+    )
+
+
 kept_translators = KeptTranslators()
 
 
@@ -84,7 +95,7 @@ def translate_one(
 ) -> TranslationResult:
     """Translate one volume; it is read and prepared while torch is imported and the model loaded."""
     settings.check()
-    check_paths(values.input, [values.output] + ([values.uncertainty] if values.uncertainty else []))
+    check_paths(values.input, [one for one in (values.output, values.uncertainty, values.trust_map) if one])
     progress("read", 0.0, values.input.name)
     translator = kept_translators.find(card, settings, say)
     with ThreadPoolExecutor(2) as pool:
@@ -96,7 +107,7 @@ def translate_one(
         if weights is not None:
             translator = kept_translators.load(card, settings, say, weights.result())
         source = reading.result()
-    return translate_file(translator, source, values.output, values.uncertainty, progress)
+    return translate_file(translator, source, values.output, values.uncertainty, progress, doubts=values.trust_map)
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,12 @@ class CaseJob:
     case: Case
     output: Path
     uncertainty: Path | None
+    doubts: Path | None = None
+
+    @property
+    def images(self) -> list[Path]:
+        """All volumes that it gives."""
+        return [path for path in (self.output, self.uncertainty, self.doubts) if path is not None]
 
 
 def translate_cases(
@@ -116,34 +133,46 @@ def translate_cases(
     A case is finished if its output is there with a mark of the same input, model and settings; it is skipped. A
     case that fails does not stop the others. Returns what to tell at the end.
     """
-    from IMTCore.translation import translate_file
-
     folder: Path = values.output
     check_folder(folder, "--output")
     check_input_free(values.input, folder)
     translator = kept_translators.find(card, settings, say) or kept_translators.load(card, settings, say)
-    if values.uncertainty is not None:
-        if len(values.uncertainty.parts) != 1:
-            raise BadInput(
-                "For many cases --uncertainty is a file name such as T2_uncertainty.nii.gz; it goes into each case's folder."
-            )
-        check_output_path(values.uncertainty)
-        if stem_of(values.uncertainty).lower() == translator.target.lower():
-            raise BadInput(f"--uncertainty {values.uncertainty} would take the translation's name. Choose another file name.")
+    taken = {translator.target.lower()}
+    for option, name in (("--uncertainty", values.uncertainty), ("--trust-map", values.trust_map)):
+        if name is None:
+            continue
+        if len(name.parts) != 1:
+            raise BadInput(f"For many cases {option} is a file name such as T2_uncertainty.nii.gz; it goes into each case's folder.")
+        check_output_path(name)
+        if stem_of(name).lower() in taken:
+            raise BadInput(f"{option} {name} would take the translation's name, or another map's. Choose another file name.")
+        taken.add(stem_of(name).lower())
 
     def job_of(case: Case) -> CaseJob:
         place = folder / case.case
-        return CaseJob(case, place / f"{translator.target}.nii.gz", place / values.uncertainty if values.uncertainty else None)
+        maps = (place / name if name else None for name in (values.uncertainty, values.trust_map))
+        return CaseJob(case, place / f"{translator.target}.nii.gz", *maps)
 
     def translate_case(job: CaseJob, progress: Progress) -> CaseResult:
-        if is_finished(job.case.path, job.output, job.uncertainty, translator):
-            return FINISHED
-        check_replaceable([job.output] + ([job.uncertainty] if job.uncertainty else []))
-        result = translate_file(translator, job.case.path, job.output, job.uncertainty, progress)
-        return CaseResult(message=" ".join(result.warnings))
+        return translate_with(translator, job, progress)
 
     cohort = Cohort(folder, translate_case, "translated", {"translate": (0.0, 1.0)})
     return cohort.run([job_of(case) for case in read_cases(values.input, translator.source)], progress, say)
+
+
+def translate_with(translator: Translator, job: CaseJob, progress: Progress) -> CaseResult:
+    """Translate one case, unless it is finished.
+
+    Raises:
+        ImtError: as `translate_file`, and for an output that may be a real image.
+    """
+    from IMTCore.translation import translate_file
+
+    if is_finished(job, translator):
+        return FINISHED
+    check_replaceable(job.images)
+    result = translate_file(translator, job.case.path, job.output, job.uncertainty, progress, doubts=job.doubts)
+    return CaseResult(message=" ".join(result.warnings))
 
 
 def check_replaceable(outputs: list[Path]) -> None:
@@ -157,10 +186,10 @@ def check_replaceable(outputs: list[Path]) -> None:
             raise BadInput(f"{path} exists and has no mark of IMT: it may be a real image. Choose another output folder.")
 
 
-def is_finished(source: Path, output: Path, uncertainty: Path | None, translator: Translator) -> bool:
-    """Whether the outputs are there, whole and marked with the same input, model and settings."""
-    settings, card = translator.settings, translator.card
-    for path in [output] + ([uncertainty] if uncertainty else []):
+def is_finished(job: CaseJob, translator: Translator) -> bool:
+    """Whether the outputs are there, whole and marked with the same input, model, settings and calibration."""
+    settings, card, source = translator.settings, translator.card, job.case.path
+    for path in job.images:
         if not path.is_file() or not source.exists():
             return False
         record = read_mark(sidecar_path(path))
@@ -175,6 +204,8 @@ def is_finished(source: Path, output: Path, uncertainty: Path | None, translator
             "bias_correction": "N4" if settings.bias_correction else None,
             "model": {"name": card.name, "version": card.content["version"], "sha256": card.sha256},
         }
+        if settings.samples:
+            wanted["uncertainty"] = translator.uncertainty_record(tuple(record.get("planes", ())))
         if any(record.get(key) != value for key, value in wanted.items()):
             return False
         for key, file in (("input", source), ("output", path)):

@@ -1,17 +1,20 @@
-"""Many images as cases: from a folder or a CSV file."""
+"""Many images as cases: from a folder, a BIDS data set or a CSV file."""
 
 from __future__ import annotations
 
 import csv
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from .bids import bids_images, is_bids_folder, siblings
 from .errors import BadInput
 from .files import stem_of
 from .volume_io import image_suffix
 
 COLUMNS = ("case", "subject", "session", "modality", "path")
+MAX_NAME_BYTES = 200  # file systems take 255, and more is put to it
 SAFE_NAME = re.compile(r"[\w.+@=-][\w .+@=-]*")
 
 
@@ -27,16 +30,17 @@ class Case:
 
 
 def is_case_folder(folder: Path) -> bool:
-    """Whether the folder holds image files or sub-folders with image files, rather than one DICOM series."""
-    return bool(_images_in(folder)) or any(_images_in(sub) for sub in _entries(folder) if sub.is_dir())
+    """Whether the folder holds image files, sub-folders with image files, or a BIDS data set, rather than one DICOM series."""
+    return bool(_images_in(folder)) or any(_images_in(sub) for sub in _entries(folder) if sub.is_dir()) or is_bids_folder(folder)
 
 
 def read_cases(source: Path, modality: str) -> list[Case]:
     """The images of `modality` in a folder or a CSV file.
 
     A folder holds either one sub-folder a case with `<modality>.<suffix>` (several modalities may lie there), or
-    image files, each a case of `modality`. A CSV file has the columns case, subject, session, modality, path;
-    relative paths start at the CSV's folder.
+    image files, each a case of `modality`. Or it is a BIDS data set: its cases are the images of `modality` in the anat
+    folders, by their names without suffix. A CSV file has the columns case, subject, session, modality, path; relative
+    paths start at the CSV's folder.
 
     Raises:
         BadInput: nothing fits, columns are missing, a case's name is no plain name or comes twice.
@@ -44,17 +48,37 @@ def read_cases(source: Path, modality: str) -> list[Case]:
     cases = _from_csv(source, modality) if source.is_file() else _from_folder(source, modality)
     if not cases:
         raise BadInput(
-            f"{source} holds no {modality} image. A folder needs <case>/{modality}.nii.gz or image files; "
-            f"a CSV needs rows with modality {modality}."
+            f"{source} holds no {modality} image. A folder needs <case>/{modality}.nii.gz, image files or "
+            f"sub-<label>/anat/ after BIDS; a CSV needs rows with modality {modality}."
         )
     seen: set[str] = set()
     for case in cases:
         if not SAFE_NAME.fullmatch(case.case) or case.case in (".", ".."):
             raise BadInput(f"{source}: the case name {case.case!r} cannot be a folder's name. Use letters, digits and . _ + - only.")
+        if len(os.fsencode(case.case)) > MAX_NAME_BYTES:
+            raise BadInput(f"{source}: the case name {case.case[:40]}... is too long for a folder's name. Give it at most {MAX_NAME_BYTES} bytes.")
         if case.case.lower() in seen:
             raise BadInput(f"{source}: case {case.case} has two {modality} images. Give every image its own case name.")
         seen.add(case.case.lower())
     return cases
+
+
+def companions(source: Path, cases: list[Case], modality: str) -> dict[str, list[Path]]:
+    """The images of another modality that lie beside those of `cases`: case -> files, more than one if it is not clear which.
+
+    In a CSV file they are the rows of the same case, after BIDS the images of the same examination (`siblings`), else
+    `<modality>.<suffix>` in the image's folder.
+    """
+    rows = {case.case: case.path for case in _from_csv(source, modality)} if source.is_file() else {}
+    found = {}
+    for case in cases:
+        if case.case in rows:
+            found[case.case] = [rows[case.case]]
+            continue
+        beside = _images_in(case.path.parent) if case.path.parent.is_dir() else []
+        plain = [path for path in beside if stem_of(path).lower() == modality.lower() and path != case.path]
+        found[case.case] = plain or siblings(case.path, modality)
+    return found
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -73,6 +97,9 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _from_folder(folder: Path, modality: str) -> list[Case]:
+    if is_bids_folder(folder):
+        images = [(path, name) for path, name in bids_images(folder) if name.modality.lower() == modality.lower()]
+        return [Case(name.examination, name.entities["sub"], name.entities.get("ses", ""), modality, path) for path, name in images]
     files = _images_in(folder)
     if files:
         return [Case(stem_of(p), stem_of(p), "", modality, p) for p in files]
@@ -98,6 +125,8 @@ def _from_csv(path: Path, modality: str) -> list[Case]:
     for number, row in enumerate(rows, start=2):
         if any(not (row.get(c) or "").strip() for c in ("case", "modality", "path")):
             raise BadInput(f"{path}, line {number}: case, modality and path must not be empty.")
+        if "\0" in row["path"]:
+            raise BadInput(f"{path}, line {number}: the path holds a NUL character, which no file's name has.")
         if row["modality"].strip().upper() != modality.upper():
             continue
         case = row["case"].strip()
