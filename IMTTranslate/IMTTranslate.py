@@ -75,6 +75,7 @@ class IMTTranslateParameterNode:
     modelOther: str = ""
     outputOther: vtkMRMLScalarVolumeNode
     uncertainty: bool = False
+    trustMap: bool = False
     samples: Annotated[int, WithinRange(2, 100)] = 8
     device: Annotated[str, Choice(["auto", "cpu", "cuda", "mps"])] = "auto"
     precision: Annotated[str, Choice(["auto", "fp32", "bf16", "fp16"])] = "auto"
@@ -95,6 +96,8 @@ class IMTTranslateWidget(ModuleWidget, ScriptedLoadableModuleWidget, VTKObservat
 
     packages = ("IMTTranslatePanel", "IMTSlicerLib", "IMTCore")
     readerStudy = None
+    dicom = None
+    batch = None
 
     def __init__(self, parent=None):
         VTKObservationMixin.__init__(self)  # first: without a parent, the next line runs setup, which adds observers
@@ -102,21 +105,44 @@ class IMTTranslateWidget(ModuleWidget, ScriptedLoadableModuleWidget, VTKObservat
 
     def setup(self):
         """Build the panel."""
+        from IMTTranslatePanel.batch_page import BatchPage
         from IMTTranslatePanel.controller import PanelController
+        from IMTTranslatePanel.dicom_page import DicomPage
         from IMTTranslatePanel.reader_study_page import ReaderStudyPage
 
         ScriptedLoadableModuleWidget.setup(self)
         uiWidget = self.build("UI/IMTTranslate.ui", IMTTranslateLogic(), IMTTranslateParameterNode, PanelController)
+        self.dicom = DicomPage(self.resourcePath("UI"), self.logic, self.ui.logTextEdit.appendPlainText)
+        uiWidget.layout().insertWidget(uiWidget.layout().indexOf(self.ui.logCollapsibleButton), self.dicom.widget)
+        self.batch = BatchPage(self.resourcePath("UI"), self.logic, lambda: self._parameterNode, self.ui.logTextEdit.appendPlainText)
+        uiWidget.layout().insertWidget(uiWidget.layout().indexOf(self.ui.logCollapsibleButton), self.batch.widget)
         self.readerStudy = ReaderStudyPage(self.resourcePath("UI"))
         uiWidget.layout().insertWidget(uiWidget.layout().indexOf(self.ui.logCollapsibleButton), self.readerStudy.widget)
 
     def cleanup(self):
         """The panel goes away: end what runs."""
         try:
+            if self.dicom is not None:
+                self.dicom.stop()
+            if self.batch is not None:
+                self.batch.stop()
             if self.readerStudy is not None:
                 self.readerStudy.close()
         finally:
             ModuleWidget.cleanup(self)
+
+    def onSceneStartClose(self, caller, event):
+        """The scene goes: runs end, a batch too, which can be resumed."""
+        self.dicom.stop()
+        self.batch.stop()
+        ModuleWidget.onSceneStartClose(self, caller, event)
+
+    def _onParameterNodeModified(self, caller=None, event=None):
+        ModuleWidget._onParameterNodeModified(self, caller, event)
+        if self.batch is not None:
+            self.batch.update()
+        if self.dicom is not None and self._parameterNode is not None:
+            self.dicom.offer(self._parameterNode.comparedVolume)
 
 
 class IMTTranslateLogic(ScriptedLoadableModuleLogic):
@@ -173,9 +199,9 @@ class IMTTranslateLogic(ScriptedLoadableModuleLogic):
         :param wait: wait for the end, with Slicer alive; else return at once.
         :param sourceModality, targetModality: the pair, for an any-to-any model.
         :param options: fields of `IMTTranslatePanel.translation_run.TranslationOptions`: samples, device, precision, batch,
-            seed, singlePlane, biasCorrection, checkModality.
+            seed, singlePlane, biasCorrection, checkModality, trustMap.
         :return: the output node (a list, if `model` is one), on the input's grid and under its parent transform; the
-            `TranslationRun` if not waiting (its `outputNodes`, `uncertaintyNodes`, `warnings` hold what came out).
+            `TranslationRun` if not waiting (its `outputNodes`, `uncertaintyNodes`, `trustNodes`, `warnings` hold what came out).
         :raises ValueError: bad input or model. RuntimeError: the run failed or was cancelled. The scene stays as it was.
         """
         from IMTSlicerLib.dependencies import checkDependencies
@@ -215,6 +241,79 @@ class IMTTranslateLogic(ScriptedLoadableModuleLogic):
         if wait:
             comparison.job.wait()
         return comparison
+
+    def saveAsDicom(self, node, folder, sourceFolder=None, series="", addToDatabase=False, wait=True):
+        """Write a synthetic volume as a new DICOM series of the study that its input came from, marked as synthetic.
+
+        >>> export = logic.saveAsDicom(t2, "study/synthetic-T2")  # the input was loaded from Slicer's DICOM database
+        >>> export = logic.saveAsDicom(t2, "study/synthetic-T2", sourceFolder="study", series="4")
+        >>> export.seriesFolder, export.summary
+
+        :param node: a volume that IMT translated, or its uncertainty.
+        :param folder: the folder to make; it may be there if it is empty.
+        :param sourceFolder: folder with the files of the source series; None for Slicer's DICOM database.
+        :param series: which series of `sourceFolder`: number, description or UID; empty for the only one.
+        :param addToDatabase: also add the new series to Slicer's DICOM database.
+        :param wait: wait for the end, with Slicer alive; else return at once.
+        :return: the `IMTTranslatePanel.dicom_export.DicomExport`: `seriesFolder`, `summary`, `warnings`, `addedToDatabase`.
+        :raises ValueError: a volume, folder or series that cannot be used. RuntimeError: the export failed or was cancelled;
+            nothing is written then.
+        """
+        from IMTSlicerLib.dependencies import checkDependencies
+        from IMTTranslatePanel.dicom_export import DicomExport
+
+        source = pathlib.Path(sourceFolder) if sourceFolder else None
+        run = DicomExport(node, pathlib.Path(folder), source, str(series), addToDatabase)
+        checkDependencies()
+        run.start()
+        return run.wait() if wait else run
+
+    def runBatch(self, inputPath, outputFolder, models=(), segmenter="", wait=True, **options):
+        """Translate, and segment, many cases; results are files in `outputFolder`, the scene is not touched.
+
+        >>> batch = logic.runBatch("cohort", "results", ["T1-T2"], segmenter="tissue")
+        >>> [(row.case, row.state, row.message) for row in batch.rows()]
+        >>> batch.report  # report.html
+
+        What is finished is skipped: the same call goes on after a stop or a crash.
+
+        :param inputPath: a folder with one folder for each case, a folder of images, a BIDS folder, or a CSV file.
+        :param models: translation models, by name, pair or card's path.
+        :param segmenter: a segmentation model, by name, task or card's path; empty for none.
+        :param wait: wait for the end, with Slicer alive; else return at once.
+        :param options: as of `translate`, and `uncertainty`; there are no trust maps in a batch.
+        :return: the `IMTTranslatePanel.batch_run.BatchRun`: `rows()`, `report`, `state`, `stop()`, and the signals `changed`,
+            `progress` and `ended`. That single cases failed is no error.
+        :raises ValueError: input, folder or model cannot be used. RuntimeError: the batch broke off or was stopped.
+        """
+        from IMTSlicerLib.dependencies import checkDependencies
+        from IMTTranslatePanel.batch_run import BatchPlan, BatchRun
+        from IMTTranslatePanel.translation_run import TranslationOptions
+
+        models = [models] if isinstance(models, str | pathlib.Path) else models
+        plan = BatchPlan(
+            pathlib.Path(inputPath), pathlib.Path(outputFolder), tuple(map(str, models)), str(segmenter or ""), TranslationOptions(**options)
+        )
+        run = BatchRun(plan)
+        checkDependencies()
+        run.start()
+        return run.wait() if wait else run
+
+    def loadBatchCase(self, outputFolder, case, inputPath=None):
+        """Load a case of a batch into the scene: its input, synthetic volumes and labels, marked as what they are.
+
+        >>> given, t2 = logic.loadBatchCase("results", "sub-01")
+
+        :param case: its name, as in the batch's table.
+        :param inputPath: where the input image lies, if it was moved after the batch.
+        :return: the input's node, then those of synthetic volumes and segmentations; what is in the scene already is not
+            loaded twice.
+        :raises ValueError: there is no such case, or nothing of it is finished. RuntimeError: a file is gone, or is not as
+            the batch wrote it; the scene stays as it was.
+        """
+        from IMTTranslatePanel.batch_scene import loadCase
+
+        return loadCase(pathlib.Path(outputFolder), case, inputPath and pathlib.Path(inputPath))
 
     @staticmethod
     def ensureDependencies():

@@ -30,7 +30,7 @@ class PanelController(RunController):
     """
 
     def __init__(self, ui, logic, requirementsPath: pathlib.Path) -> None:
-        super().__init__(ui, logic, _("Register"), _("Register the input volume with the atlases."), remembered, engineLines)
+        super().__init__(ui, logic, _("Register"), _("Register the input volume with the atlases."), remembered, ("engines",))
         self._atlases = AtlasTable(ui.atlasTableWidget, ui.addAtlasButton, ui.removeAtlasButton, self.update)
         self._models = ModelList(ui.modelComboBox, self.update)
         self.engines = EngineInstallation(requirementsPath, ui, self._showStatus, self._showError, self.update)
@@ -195,10 +195,3 @@ def engineProblem(engine: str) -> str | None:
     from IMTRegisterLib.engines.interface import engine_problem
 
     return engine_problem(engine)
-
-
-def engineLines() -> list[str]:
-    """Each engine's package and version, or what it lacks."""
-    from IMTRegisterLib.engines.interface import ENGINES, engine_problem, engine_version
-
-    return [engine_problem(engine) or engine_version(engine) or engine for engine in ENGINES]

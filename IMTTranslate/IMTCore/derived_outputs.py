@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BadInput
-from .files import check_writable, sha256_of, stem_of, whole_file
+from .files import alone_in, check_writable, sha256_of, stem_of, whole_file
 from .label_names import LabelNames, write_label_names
 from .outputs import check_written
 from .provenance import read_mark, sidecar_path
@@ -97,17 +97,21 @@ class OutputWriter:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+        self._folders: set[Path] = set()
 
     def __enter__(self) -> OutputWriter:
         self._stack.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> bool | None:
-        return self._stack.__exit__(*error)
+        with alone_in(*self._folders):
+            return self._stack.__exit__(*error)
 
     def temporary(self, path: Path) -> Path:
         """A name to write to; the file gets the name `path` at the end."""
-        return self._stack.enter_context(whole_file(path))
+        temporary = self._stack.enter_context(whole_file(path))
+        self._folders.add(temporary.parent)
+        return temporary
 
     def text(self, path: Path, content: str) -> None:
         """A text in UTF-8."""

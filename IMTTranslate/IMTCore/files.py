@@ -1,4 +1,7 @@
-"""Files are written whole or not at all: into a temporary neighbour first, then renamed."""
+"""Files are written whole or not at all: into a temporary neighbour first, then renamed.
+
+A temporary file's name tells its process. What a killed one left is removed by the next run that writes in the folder.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,21 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
+import shutil
 import sys
 import tempfile
+import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import OutputFailure
+
+LEFTOVER = re.compile(r"\.imt-(\d+)-([0-9a-f]{8})-")
+LOCK_SECONDS = 10.0  # renaming takes far less
 
 
 def data_folder() -> Path:
@@ -36,7 +47,11 @@ def describe_write_error(path: Path, error: OSError) -> str:
         return f"Cannot write {path}: no permission. Choose an output folder that you may write to."
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         return f"Cannot write {path}: a file is in the way of its folder. Choose another output folder."
-    return f"Cannot write {path}: {error.strerror or error}."
+    if error.errno == errno.EFBIG:
+        return f"Cannot write {path}: it is larger than the system allows (ulimit -f, or a quota). Choose another output folder."
+    if error.errno == errno.ENAMETOOLONG:
+        return f"Cannot write {path}: the name is too long for this system. Choose a shorter one."
+    return f"Cannot write {path}: {error.strerror or error}. Check the disk, or choose another output folder."
 
 
 def give_usual_mode(path: Path) -> None:
@@ -44,6 +59,74 @@ def give_usual_mode(path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     os.chmod(path, (0o777 if path.is_dir() else 0o666) & ~umask)
+
+
+def temporary_prefix() -> str:
+    """What the names of this process' temporary files and folders begin with; hidden, so that nobody takes them for results."""
+    return f".imt-{os.getpid()}-{_computer()}-"
+
+
+def _computer() -> str:
+    """Where this process' number counts: the computer and, in containers, the name space."""
+    space = ""
+    with contextlib.suppress(OSError):
+        space = os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32(f'{platform.node()} {space}'.encode()):08x}"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders that killed processes of this computer left in `folder`.
+
+    On Windows nothing is removed: it does not say which processes live.
+    """
+    if os.name != "posix":
+        return
+    computer = _computer()
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            owner = LEFTOVER.match(entry.name)
+            if owner is None or owner[2] != computer or _lives(int(owner[1])):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def alone_in(*folders: Path) -> Iterator[None]:
+    """Hold folders for the moment in which files get their names together: of two runs with the same outputs one comes after
+    the other, and no image gets the other's mark. Where there are no file locks (Windows) nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        for folder in sorted({folder.resolve() for folder in folders}):
+            with contextlib.suppress(OSError):  # a file system without locks
+                handle = os.open(folder, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                until = time.monotonic() + LOCK_SECONDS
+                while time.monotonic() < until:
+                    try:
+                        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        break
+                    except BlockingIOError:
+                        time.sleep(0.005)
+        yield
 
 
 @contextlib.contextmanager
@@ -61,7 +144,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise OutputFailure(f"Cannot write {path}: a folder of that name is in the way.")
-        handle, name = tempfile.mkstemp(prefix=".imt-", suffix="-" + path.name.lower(), dir=path.parent)
+        remove_leftovers(path.parent)
+        handle, name = tempfile.mkstemp(prefix=temporary_prefix(), suffix="-" + path.name.lower(), dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -75,6 +159,17 @@ def whole_file(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def temporary_folder(path: Path) -> Path:
+    """A new private folder beside `path`, on the same disk; for callers that fill it, rename it to `path` or remove it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    return Path(tempfile.mkdtemp(prefix=temporary_prefix(), dir=path.parent))
+
+
 def check_writable(path: Path) -> None:
     """Refuse an output place before any work is done for it.
 
@@ -82,10 +177,10 @@ def check_writable(path: Path) -> None:
         OutputFailure: if a file at `path` cannot be made.
     """
     path = Path(path)
-    if path.is_dir():
-        raise OutputFailure(f"Cannot write {path}: a folder of that name is in the way.")
     made: list[Path] = []
     try:
+        if path.is_dir():
+            raise OutputFailure(f"Cannot write {path}: a folder of that name is in the way.")
         for parent in reversed(path.parent.parents):
             if not parent.exists():
                 parent.mkdir()
@@ -93,7 +188,7 @@ def check_writable(path: Path) -> None:
         if not path.parent.exists():
             path.parent.mkdir()
             made.append(path.parent)
-        with tempfile.NamedTemporaryFile(prefix=".imt-", dir=path.parent):
+        with tempfile.NamedTemporaryFile(prefix=temporary_prefix(), suffix="-" + path.name, dir=path.parent):
             pass
     except OSError as error:
         raise OutputFailure(describe_write_error(path, error)) from error

@@ -22,4 +22,5 @@ def volume_from_sitk(image: Any, name: str) -> Volume:
         geometry = Geometry((1, *array.shape), (*image.GetSpacing(), 1.0), (*image.GetOrigin(), 0.0), direction)
         return Volume(array[None], geometry, name)
     geometry = Geometry(array.shape, image.GetSpacing(), image.GetOrigin(), np.reshape(image.GetDirection(), (3, 3)))
-    return Volume(array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32, copy=False), geometry, name)
+    with np.errstate(over="ignore"):  # infinite values are refused by `check_image`
+        return Volume(array if np.issubdtype(array.dtype, np.integer) else array.astype(np.float32, copy=False), geometry, name)

@@ -6,6 +6,7 @@ The file is read with `weights_only=True`: tensors and plain containers, no code
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         BadInput: missing, not a state dict, or one that needs code to load.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise BadInput(f"{path} does not exist. Check the path.")
     try:
+        _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BadInput(
@@ -40,6 +43,14 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise BadInput(f"{path} is not a state dict: it must map names to tensors.")
     return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def _check_archive(path: Path) -> None:
+    """torch stores the parts of its archives as they are. Raises ValueError for one that would unpack to more than the file has."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > path.stat().st_size:
+                raise ValueError("compressed parts")
 
 
 def rename_port_keys(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -105,8 +116,11 @@ def import_state_dict(path: Path, folder: Path, name: str, source: str, target: 
         BadInput, BadModel: if the file is not a state dict of a U-Net with one output channel.
     """
     stored = read_state_dict(path)
-    state = {k: v for k, v in rename_port_keys(stored).items() if not _STATISTICS.search(k)}
-    arguments = infer_arguments(state)
+    try:
+        state = {k: v for k, v in rename_port_keys(stored).items() if not _STATISTICS.search(k)}
+        arguments = infer_arguments(state)
+    except BadModel as error:
+        raise BadModel(f"{path}: {error}") from error
     if state.keys() != {k for k in stored if not _STATISTICS.search(k)}:
         # The port drops out in other blocks than the paper: noise that the weights never met would be no uncertainty.
         arguments["dropout_blocks"] = 0

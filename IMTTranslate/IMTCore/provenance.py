@@ -17,6 +17,7 @@ from .files import sha256_of, stem_of
 from .version import VERSION
 from .volume import Volume
 
+MAX_MARK_BYTES = 1 << 24  # that of a registration with many atlases has some hundred kB
 NOTICE = "Synthetic image made by a neural network. For research, not for diagnosis."
 
 
@@ -44,8 +45,11 @@ def is_mark(path: Path) -> bool:
 
 def read_mark(path: Path) -> dict[str, Any]:
     """A sidecar's content, or an empty dictionary if it is none."""
+    path = Path(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not path.is_file() or path.stat().st_size > MAX_MARK_BYTES:
+            return {}
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -21,6 +21,7 @@ from .files import whole_file
 from .itk_volume import volume_from_sitk
 from .machine import check_size
 from .meta_image import check_meta_data
+from .nrrd_data import check_data_files
 from .volume import Geometry, Volume, check_image
 
 NIFTI = (".nii", ".nii.gz", ".hdr", ".img")
@@ -63,7 +64,11 @@ def read_volume(path: Path | str, constant: bool = False, series: str | None = N
             values, or with a singular or sheared grid; the message names the file.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long
+        raise BadInput(f"{path} cannot be opened ({error.strerror}). Check the path.") from error
+    if not there:
         raise BadInput(f"{path} does not exist. Check the path.")
     if series is not None:
         from .dicom_selection import series_folder
@@ -171,6 +176,8 @@ def _read_with_itk(path: Path) -> Volume:
     reader.SetFileName(str(path))
     # Named, since ITK finds no reader for `.MHA`, and would take another format under a wrong name.
     reader.SetImageIO("NrrdImageIO" if image_suffix(path) in (".nrrd", ".nhdr") else "MetaImageIO")
+    if reader.GetImageIO() == "NrrdImageIO":
+        check_data_files(path)
     try:
         reader.ReadImageInformation()
         components, dimension = reader.GetNumberOfComponents(), reader.GetDimension()
@@ -222,9 +229,22 @@ def save_volume(path: Path, volume: Volume, description: str = "", metadata: dic
         try:
             _write_with_itk(path, volume, description, metadata or {})
         except RuntimeError as error:
-            raise OSError(_itk_reason(error, system=True)) from error
+            raise system_error(path, _itk_reason(error, system=True)) from error
     else:
         _write_with_nibabel(path, volume, description)
+
+
+def system_error(path: Path, reason: str) -> OSError:
+    """Why ITK could not write `path`: what the system says when something is put to the file's end, as ITK often does not tell;
+    else `reason`.
+    """
+    try:
+        with open(path, "ab", buffering=0) as stream:
+            for _ in range(2):  # of what is too much for the disk, the first may be taken in part
+                stream.write(bytes(1 << 16))
+    except OSError as error:
+        return error
+    return OSError(reason)
 
 
 def _write_with_nibabel(path: Path, volume: Volume, description: str) -> None:

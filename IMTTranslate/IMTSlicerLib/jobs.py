@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -188,8 +189,8 @@ def parseEvent(text: str) -> dict | None:
         return None
     try:
         event = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(event, dict) or not isinstance(event.get("fraction"), int | float):
+    if not isinstance(event, dict) or not isinstance(event.get("fraction"), int | float) or not abs(event["fraction"]) < math.inf:
         return None
     return event if isinstance(event.get("stage"), str) and isinstance(event.get("message"), str) else None

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
-import importlib.metadata
 import os
 import re
 import shutil
 import signal
 import sys
+import sysconfig
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from IMTCore.child_environment import python_executable, worker_environment
+from IMTCore.requirements import unmet_requirements
 
 from .application import removeFolder
 from .jobs import JobFailed, ProcessJob
@@ -63,17 +64,7 @@ class PackageFolder:
 
     def missing(self) -> list[str]:
         """The requirements that the folder does not meet, as they are written."""
-        importlib.invalidate_caches()
-        found = {}
-        for distribution in importlib.metadata.distributions(path=[str(self.folder)]):
-            if distribution.metadata is not None and distribution.metadata["Name"]:
-                found[canonicalName(distribution.metadata["Name"])] = distribution.version
-        missing = []
-        for requirement in readRequirements(self.requirementsPath):
-            version = found.get(canonicalName(requirement.name))
-            if version is None or not requirement.specifier.contains(version, prereleases=True):
-                missing.append(str(requirement))
-        return missing
+        return unmet_requirements(self.requirementsPath, self.folder)
 
     def isInstalled(self) -> bool:
         """Whether the folder meets all requirements."""
@@ -123,10 +114,22 @@ class InstallJob(ProcessJob):
         for name in ("TMPDIR", "TEMP", "TMP"):
             self._environment[name] = str(temporary)
         command = [python_executable(), "-P", "-m", "pip", "install", "--target", str(self._place / "new")]
-        command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check"]
+        # No cache: what is downloaded once for this folder would stay in the user's home when the folder is removed.
+        command += ["--only-binary", ":all:", "--no-input", "--disable-pip-version-check", "--no-cache-dir"]
         if self._wheels is not None:
             command += ["--no-index", "--find-links", str(self._wheels)]
         return [*command, "-r", str(self._packages.requirementsPath)]
+
+    def _end(self, state: str, *values: object) -> None:
+        lacking = _lackingWheel(self._lines) if state == "failed" and self._wheels is not None else None
+        if lacking is not None:
+            text = (
+                f"The folder {self._wheels} has no wheel of {lacking} for Python {sys.version_info[0]}.{sys.version_info[1]} on "
+                f"{sysconfig.get_platform()}. On a computer with network, the same system and the same Python, run: "
+                f"python -m pip download --only-binary :all: -d FOLDER -r {self._packages.requirementsPath.name}"
+            )
+            values = (f"{text}\n{values[0]}", *values[1:])
+        super()._end(state, *values)
 
     def _succeed(self) -> None:
         new, old, target = self._place / "new", self._place / "old", self._packages.folder
@@ -152,29 +155,12 @@ class InstallJob(ProcessJob):
         super()._discard()
 
 
-def readRequirements(path: Path) -> list:
-    """The requirements of a file that hold on this system, without pip's options."""
-    try:
-        from packaging.requirements import InvalidRequirement, Requirement
-    except ImportError:  # pip has it in any case
-        from pip._vendor.packaging.requirements import InvalidRequirement, Requirement
-    found = []
-    for line in path.read_text(encoding="utf-8-sig").splitlines():
-        text = line.partition(" #")[0].strip()
-        if not text or text.startswith(("#", "-")):
-            continue
-        try:
-            requirement = Requirement(text)
-        except InvalidRequirement as error:
-            raise ValueError(f"{path}: {text!r} is no requirement: {error}") from error
-        if requirement.marker is None or requirement.marker.evaluate():
-            found.append(requirement)
-    return found
-
-
-def canonicalName(name: str) -> str:
-    """The one form of a package's name (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _lackingWheel(lines: Iterable[str]) -> str | None:
+    """The requirement, or the package that one needs, that pip did not find."""
+    for line in lines:
+        if found := re.search(r"No matching distribution found for (.+)", line):
+            return found[1].strip()
+    return None
 
 
 def main(arguments: list[str] | None = None) -> int:

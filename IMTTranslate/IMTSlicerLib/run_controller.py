@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import qt
@@ -26,10 +25,10 @@ class RunController:
     :param verb: what the button says while nothing runs.
     :param tip: its tool tip when it can be pressed.
     :param remembered: the panel's `UserSettings`.
-    :param systemLines: what the module adds to the system check.
+    :param systemParts: what the module adds to the system check, see `SystemCheck`.
     """
 
-    def __init__(self, ui, logic, verb: str, tip: str, remembered, systemLines: Callable[[], Iterable[str]] = tuple) -> None:
+    def __init__(self, ui, logic, verb: str, tip: str, remembered, systemParts: tuple[str, ...] = ()) -> None:
         self._ui, self._logic, self._verb, self._tip, self._remembered = ui, logic, verb, tip, remembered
         self._parameterNode: Any = None
         self._run: Run | None = None
@@ -38,7 +37,7 @@ class RunController:
         for widget in (ui.progressBar, ui.guessLabel, ui.statusLabel):
             widget.visible = False
         ui.applyButton.connect("clicked(bool)", self.onApplyButton)
-        self._check = SystemCheck(ui.checkSystemButton, self._log, systemLines)
+        self._check = SystemCheck(ui.checkSystemButton, self._log, systemParts)
 
     def setParameterNode(self, parameterNode) -> None:
         """Follow a parameter node (before it is bound to the widgets), or none."""

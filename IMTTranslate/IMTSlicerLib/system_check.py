@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from .jobs import Job
+
+PARTS = ("packages", "computing", "folders", "models", "surroundings")  # of `imt doctor`, that every module needs
 
 
 class SystemCheck:
@@ -12,10 +14,10 @@ class SystemCheck:
 
     :param button: the button.
     :param log: takes a line.
-    :param more: gives the lines that the module adds of its own.
+    :param more: parts of `imt doctor` that this module needs besides, such as "engines", which takes longest.
     """
 
-    def __init__(self, button, log: Callable[[str], None], more: Callable[[], Iterable[str]] = tuple) -> None:
+    def __init__(self, button, log: Callable[[str], None], more: tuple[str, ...] = ()) -> None:
         self._button, self._log, self._more = button, log, more
         self._job: Job | None = None
         button.connect("clicked(bool)", self.onClicked)
@@ -31,9 +33,7 @@ class SystemCheck:
 
         self._button.enabled = False
         self._log(_("Checking the system…"))
-        for line in self._more():
-            self._log(line)
-        self._job = Job([["doctor"]], title=_("Check system"))
+        self._job = Job([["doctor", "--slicer", _slicerVersion(), "--only", *PARTS, *self._more]], title=_("Check system"))
         self._job.logged.connect(self._log)
         self._job.ended.connect(self._onEnded)
         try:
@@ -48,3 +48,10 @@ class SystemCheck:
         self._button.enabled = True
         verdicts = {"finished": _("The system is fit for IMT."), "failed": _("Something must be mended: see above.")}
         self._log(verdicts.get(self._job.state, _("Cancelled.")))
+
+
+def _slicerVersion() -> str:
+    """Such as "5.12": which numpy, scipy and SimpleITK it brought follows from that."""
+    import slicer
+
+    return f"{slicer.app.majorVersion}.{slicer.app.minorVersion}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,29 @@ def test_the_engines_can_be_imported_there(code):
 
 def test_greedy_is_there():
     assert in_child("from picsl_greedy import Greedy3D; print(Greedy3D.__name__)") == "Greedy3D"
+
+
+def test_nothing_of_the_folder_reaches_the_process_that_starts_an_engine():
+    """Its path, its modules and its environment stay as they were, while the engine itself runs with the folder's numpy."""
+    code = """
+import json, os, sys
+import numpy, scipy
+from pathlib import Path
+before = list(sys.path), dict(os.environ)
+from IMTRegisterLib.engines.session import EngineProcess
+folder = Path(sys.argv[1])
+process = EngineProcess("greedy", folder, 1)
+assert process.answer(lambda: False) == {"ready": True}
+maps = Path(f"/proc/{process.pid}/maps")
+theirs = maps.read_text() if maps.exists() else str(folder / "numpy")
+process.end()
+mine = [str(module.__file__) for module in sys.modules.values() if getattr(module, "__file__", None)]
+print(json.dumps({"same": before == (list(sys.path), dict(os.environ)),
+                  "leaked": [path for path in sys.path + mine if Path(path).is_relative_to(folder)],
+                  "engine": str(folder / "numpy") in theirs}))
+"""
+    environment = worker_environment()
+    assert str(FOLDER) not in environment["PYTHONPATH"] + environment["IMT_PATHS"]
+    done = subprocess.run([sys.executable, "-c", code, str(FOLDER)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"same": True, "leaked": [], "engine": True}

@@ -413,7 +413,7 @@ def test_every_engine_has_both_presets_and_says_where_they_come_from():
 def test_a_missing_engine_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("IMT_ENGINES", str(tmp_path / "nowhere"))
     assert engine_folder() is None
-    with pytest.raises(EngineMissing, match="ANTs is not installed.*nowhere.*IMTSlicerLib.package_folders install.*engines.txt"):
+    with pytest.raises(EngineMissing, match="ANTs is not installed.*nowhere.*IMTSlicerLib.package_folders install.*IMT-register-requirements.txt"):
         EngineSession("ants", "fast")
 
 

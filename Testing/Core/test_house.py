@@ -2,127 +2,37 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-import os
 import re
 import subprocess
 import sys
-import tomllib
-from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 import pytest
+import source_tree
+from source_tree import (
+    MODULE,
+    MODULES,
+    PANELS,
+    ROOT,
+    cmake_list,
+    imported_at_start,
+    imports,
+    load_script,
+    module_files,
+    project_files,
+    pyproject,
+    python_files,
+    top_names,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
-MODULE = ROOT / "IMTTranslate"
-MODULES = [path.parent for path in sorted(ROOT.glob("IMT*/CMakeLists.txt"))]
 # In Slicer all modules install into one folder: the segmenters' cards must not lie among the translators'.
 MODELS = {"IMTTranslate": "Resources/IMT-models", "IMTRegister": "Resources/IMT-models", "IMTSegment": "Resources/IMT-segment-models"}
-REPOSITORY = "https://github.com/IMT-Slicer/SlicerIMT"
-RAW_FILES = "https://raw.githubusercontent.com/IMT-Slicer/SlicerIMT/main/"
 
 SLICER_ONLY = {"ctk", "mrml", "qt", "sitkUtils", "slicer", "vtk"}
 CORE_AT_FILE_SCOPE = {"numpy", "torch", "SimpleITK", "safetensors", "IMTCore"}
 # A fresh Slicer has none of these: the panel must open without them.
 NOT_IN_SLICER = {"nibabel", "safetensors", "torch"}
-
-
-# --- Files ---------------------------------------------------------------------------------------------------------
-
-
-def project_files() -> list[Path]:
-    """The files that git tracks or would; in a copy without git, all but hidden folders and build outputs."""
-    listed = None
-    if (ROOT / ".git").exists():
-        command = ["git", "ls-files", "-coz", "--exclude-standard"]
-        try:
-            listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode().split("\0")
-        except (OSError, subprocess.CalledProcessError):
-            pass  # git is missing, or refuses a folder that another user owns
-    if listed is not None:
-        return [ROOT / name for name in sorted(set(listed) - {""}) if (ROOT / name).is_file()]
-    found = []
-    for folder, below, names in os.walk(ROOT):
-        below[:] = [name for name in below if not re.match(r"\.(?!ci$|github$)|__pycache__|.*\.egg-info", name)]
-        if Path(folder) == ROOT:
-            below[:] = [name for name in below if name not in ("build", "demo-output", "dist", "runs")]
-        if (Path(folder) / "pyvenv.cfg").exists():
-            below[:], names = [], []
-        found += [Path(folder) / name for name in names if not name.endswith(".pyc")]
-    return sorted(found)
-
-
-def cmake_list(name: str, module: Path = MODULE) -> list[str]:
-    """One of the file lists of a module's CMakeLists.txt, read without the script that writes it."""
-    text = (module / "CMakeLists.txt").read_text(encoding="utf-8")
-    found = re.search(rf"^set\({name}\n(.*?)^\s*\)$", text, re.MULTILINE | re.DOTALL)
-    assert found, f"no list {name}"
-    return found[1].split()
-
-
-def pyproject() -> dict:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-
-
-def load_script(path: Path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
-
-
-# --- Imports -------------------------------------------------------------------------------------------------------
-
-
-def module_of(path: Path) -> Path | None:
-    """The folder of the module that a file belongs to."""
-    return next((module for module in MODULES if path.is_relative_to(module)), None)
-
-
-def module_name(path: Path) -> str:
-    """IMTTranslate/IMTCore/volume.py → IMTCore.volume"""
-    parts = path.relative_to(module_of(path)).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def _scope_nodes(node: ast.AST, file_scope_only: bool) -> Iterator[ast.AST]:
-    for child in ast.iter_child_nodes(node):
-        if file_scope_only and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-            continue
-        yield child
-        yield from _scope_nodes(child, file_scope_only)
-
-
-def imports(path: Path, file_scope_only: bool = False) -> set[str]:
-    """The absolute names that `path` imports: both `a` and `a.b` of `from a import b`, as `b` may be a module."""
-    names: set[str] = set()
-    for node in _scope_nodes(ast.parse(path.read_text(encoding="utf-8"), str(path)), file_scope_only):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                module = module_of(path)
-                package = list(path.relative_to(module).parts[:-1]) if module else []
-                base = ".".join(package[: len(package) - node.level + 1] + ([base] if base else []))
-            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if called in ("import_module", "__import__"):
-                names.add(str(node.args[0].value))
-    return names
-
-
-def top_names(names: set[str]) -> set[str]:
-    return {name.partition(".")[0] for name in names}
-
-
-def python_files(folder: Path) -> list[Path]:
-    return [path for path in project_files() if path.suffix == ".py" and path.is_relative_to(folder)]
 
 
 # --- What is installed ---------------------------------------------------------------------------------------------
@@ -245,25 +155,11 @@ def test_requirements_agree():
     assert in_slicer.items() <= names(project["dependencies"]).items()
 
 
-def test_extension_description():
-    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
-    values = dict(re.findall(r'^set\((EXTENSION_\w+) "(.+)"\)$', text, re.MULTILINE))
-    assert re.search(r"^project\(IMT\)$", text, re.MULTILINE)
-    assert values["EXTENSION_HOMEPAGE"] == pyproject()["project"]["urls"]["Homepage"] == REPOSITORY
-    assert "image modality translation" in values["EXTENSION_DESCRIPTION"]
-    assert values["EXTENSION_DEPENDS"] == "PyTorch"
-    for name in ("EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"):
-        for url in values[name].split():
-            assert url.startswith(RAW_FILES), name
-            assert (ROOT / url.removeprefix(RAW_FILES)).is_file(), f"{name} names a file that is not here: {url}"
-    assert "END OF TERMS AND CONDITIONS" in (ROOT / "LICENSE").read_text(encoding="utf-8")
-
-
 # --- Layers --------------------------------------------------------------------------------------------------------
 
 
 def test_the_import_reader_sees_every_form(tmp_path, monkeypatch):
-    monkeypatch.setitem(globals(), "MODULES", [tmp_path])
+    monkeypatch.setattr(source_tree, "MODULES", [tmp_path])
     path = tmp_path / "IMTCore" / "x.py"
     path.parent.mkdir()
     path.write_text(
@@ -281,7 +177,6 @@ def test_core_imports_little_at_file_scope():
     assert not {name: names for name, names in wrong.items() if names}
 
 
-PANELS = {"IMTSlicerLib", "IMTTranslate", "IMTTranslatePanel", "IMTRegister", "IMTRegisterPanel", "IMTSegment", "IMTSegmentPanel"}
 LIBRARIES = {"IMTRegisterLib", "IMTSegmentLib"}
 
 
@@ -320,18 +215,10 @@ def test_the_module_does_not_import_training():
 
 
 def test_the_panel_opens_without_torch():
-    """From the panel's files, follow what is imported at file scope."""
-    files = {module_name(path): path for module in MODULES for path in python_files(module)}
-    waiting = [name for name in files if name.partition(".")[0] in PANELS]
-    reached = {name: name for name in waiting}
-    while waiting:
-        name = waiting.pop()
-        for imported in imports(files[name], file_scope_only=True):
-            top = imported.partition(".")[0]
-            assert top not in NOT_IN_SLICER, f"{reached[name]} imports {imported} at file scope"
-            if imported in files and imported not in reached:
-                reached[imported] = f"{reached[name]} → {imported}"
-                waiting.append(imported)
+    files = module_files()
+    for name, chain in imported_at_start().items():
+        wrong = top_names(imports(files[name], file_scope_only=True)) & NOT_IN_SLICER
+        assert not wrong, f"{chain} imports {', '.join(sorted(wrong))} at file scope"
 
 
 # --- Machines ------------------------------------------------------------------------------------------------------

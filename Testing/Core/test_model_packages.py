@@ -305,7 +305,7 @@ def test_random_damage_to_a_header_is_refused_or_harmless(card_path: Path) -> No
 def test_weights_elsewhere_than_beside_the_card_are_refused(card_path: Path, name: str) -> None:
     shutil.copy(card_path.with_suffix(".safetensors"), card_path.parent.parent)
     change_card(card_path, "weights", "file", value=name)
-    refused(card_path, "must be the name of a .safetensors file beside the card")
+    refused(card_path, "holds control characters" if "\0" in name else "must be the name of a .safetensors file beside the card")
 
 
 def test_a_link_out_of_the_folder_is_refused_and_one_within_it_is_not(card_path: Path, tmp_path: Path) -> None:
@@ -414,7 +414,7 @@ def test_a_card_over_a_megabyte_or_missing_is_refused(card_path: Path) -> None:
     card_path.unlink()
     refused(card_path, "cannot be read")
     card_path.mkdir()
-    refused(card_path, "cannot be read|too large")
+    refused(card_path, "is not a file")
 
 
 def test_random_nonsense_in_a_card_is_refused_as_a_bad_model_or_valid(good: Path) -> None:

@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
-import re
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
 import pytest
+from wheels import write_wheel
 
 from IMTCore.child_environment import worker_environment
 from IMTSlicerLib.jobs import JobCancelled, JobFailed
 from IMTSlicerLib.package_folders import InstallJob, PackageFolder, packagesRoot
 
 MODULE = Path(__file__).resolve().parents[2] / "IMTTranslate"
-
-
-def write_wheel(folder: Path, name: str, number: str, module: str = "", needs: tuple[str, ...] = (), megabytes: int = 0) -> Path:
-    """A wheel of one module; `needs` are its requirements, `megabytes` of noise make its installation last."""
-    plain = re.sub(r"[-_.]+", "_", name).lower()
-    module, stem = module or plain, f"{plain}-{number}"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n" + "".join(f"Requires-Dist: {n}\n" for n in needs)
-    files = {
-        f"{module}.py": f"__version__ = {number!r}\n".encode(),
-        f"{stem}.dist-info/METADATA": metadata.encode(),
-        f"{stem}.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    files |= {f"{module}_data/{n}.bin": os.urandom(1 << 20) for n in range(megabytes)}
-    record = "".join(
-        f"{path},sha256={base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b'=').decode()},{len(content)}\n"
-        for path, content in files.items()
-    )
-    files[f"{stem}.dist-info/RECORD"] = (record + f"{stem}.dist-info/RECORD,,\n").encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{stem}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name_in_archive, content in files.items():
-            archive.writestr(name_in_archive, content)
-    return path
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
@@ -112,7 +84,7 @@ def test_an_update_replaces_the_whole_folder(place):
     run(folder.installJob(place / "new"))
     assert folder.isInstalled()
     names = {p.name for p in folder.folder.iterdir()}
-    assert "imt_test_new.py" in names and "imt_test_old.py" not in names
+    assert "imt_test_new" in names and "imt_test_old" not in names
 
 
 def test_a_failure_says_pips_reason_and_leaves_the_old_folder_as_it_was(place):
@@ -124,6 +96,16 @@ def test_a_failure_says_pips_reason_and_leaves_the_old_folder_as_it_was(place):
         run(packages(place, "imt-test-base\nimt-test-absent").installJob(place / "wheels"))
     assert failure.value.exitCode == 1
     assert snapshot(folder.folder.parent) == before
+
+
+def test_a_folder_of_wheels_that_lacks_one_is_told_which_and_how_to_get_it(place):
+    write_wheel(place / "wheels", "imt-test-base", "1.0", needs=("imt-test-absent>=2",))
+    with pytest.raises(JobFailed) as failure:
+        run(packages(place, "imt-test-base").installJob(place / "wheels"))
+    first = str(failure.value).splitlines()[0]
+    version = ".".join(map(str, sys.version_info[:2]))
+    for words in (str(place / "wheels"), "no wheel of imt-test-absent>=2", f"Python {version}", "pip download", "needs.txt"):
+        assert words in first, first
 
 
 def test_a_first_installation_that_fails_leaves_nothing(place):

@@ -44,6 +44,7 @@ if not MISSING:
     )
 
     start_session()  # from here on, test files may import qt, ctk and slicer
+    from dicom_fixtures import dicom_study  # noqa: F401
     from register_fixtures import cohort, register_cache, register_logic, register_opened, register_panel  # noqa: F401
     from segment_fixtures import segment_logic, segment_models, segment_opened, segment_panel, tiny_models  # noqa: F401
     from translate_fixtures import (  # noqa: F401 - fixtures

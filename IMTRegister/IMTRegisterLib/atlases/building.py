@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from IMTCore.errors import BadInput, OutputFailure
-from IMTCore.files import describe_write_error, give_usual_mode
+from IMTCore.files import describe_write_error, give_usual_mode, temporary_folder
 from IMTCore.label_names import FILE_NAME, write_label_names
 from IMTCore.progress import Progress, quiet
 from IMTCore.volume_io import image_suffix, read_volume, save_volume
@@ -63,8 +62,7 @@ def build_atlas_set(
     width = max(2, len(str(len(checked.atlases))))
     new_names = [f"atlas{n:0{width}}" if rename else atlas.name for n, atlas in enumerate(checked.atlases, start=1)]
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".imt-atlases-", dir=output.parent))
+        staging = temporary_folder(output)
     except OSError as error:
         raise OutputFailure(describe_write_error(output, error)) from error
     try:

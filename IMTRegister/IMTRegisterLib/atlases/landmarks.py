@@ -188,7 +188,7 @@ def _position(path: Path, name: str, values: Any, system: str) -> np.ndarray:
     """(3,) LPS mm of a file's three values."""
     try:
         numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
     if len(numbers) != 3 or not all(math.isfinite(number) for number in numbers):
         raise BadInput(f"{path}: the position of landmark {name or '?'} is not three numbers: {values}.")

@@ -22,6 +22,7 @@ import numpy as np
 from IMTCore.errors import BadInput
 from IMTCore.files import whole_file
 from IMTCore.volume import Geometry
+from IMTCore.volume_io import system_error
 
 SLAB = 16  # slices worked on at a time: bounds the memory of float64 coordinates
 SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat")
@@ -135,7 +136,7 @@ def write_transform(path: Path | str, transform: Transform) -> None:
         try:
             sitk.WriteTransform(to_sitk(transform), str(temporary))
         except RuntimeError as error:
-            raise OSError(str(error).strip().splitlines()[-1]) from error
+            raise system_error(temporary, str(error).strip().splitlines()[-1]) from error
 
 
 def to_sitk(transform: Transform) -> Any:
@@ -209,13 +210,17 @@ def from_sitk(read: Any, name: str = "transform") -> Transform:
             matrix = matrix @ _matrix_of(part)
         else:
             raise BadInput(f"{name} is a transform of type {part.GetName()}. IMT reads displacement fields and linear transforms.")
-    return Transform(matrix, displacement, geometry)
+    try:
+        return Transform(matrix, displacement, geometry)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from error
 
 
 def _matrix_of(part: Any) -> np.ndarray:
     points = np.array([part.TransformPoint(point) for point in ((0.0, 0, 0), (1.0, 0, 0), (0.0, 1, 0), (0.0, 0, 1))])
     matrix = np.eye(4)
-    matrix[:3, :3] = (points[1:] - points[0]).T
+    with np.errstate(invalid="ignore"):  # what is not finite is refused by `Transform`
+        matrix[:3, :3] = (points[1:] - points[0]).T
     matrix[:3, 3] = points[0]
     return matrix
 

@@ -33,6 +33,7 @@ ENGINES = ("greedy", "ants", "elastix")
 DISTRIBUTIONS = {"greedy": "picsl_greedy", "ants": "antspyx", "elastix": "itk-elastix"}
 TITLES = {"greedy": "Greedy", "ants": "ANTs", "elastix": "Elastix"}
 ENGINES_VARIABLE = "IMT_ENGINES"
+PRESETS, REQUIREMENTS = "IMT-registration-presets.json", "IMT-register-requirements.txt"  # in the module's Resources
 
 
 class EngineMissing(ImtError):
@@ -71,17 +72,27 @@ def engine_problem(engine: str) -> str | None:
     target = place or Path(sys.prefix) / "engines"
     return (
         f"{TITLES[engine]} is not installed{where}. In Slicer press IMTRegister's button that installs the engines; elsewhere run "
-        f"python -m IMTSlicerLib.package_folders install --requirements Resources/requirements/engines.txt --folder {target}"
+        f"python -m IMTSlicerLib.package_folders install --requirements {engine_requirements() or REQUIREMENTS} --folder {target}"
     )
+
+
+def _resource(name: str) -> Path | None:
+    """A file of the module's Resources, in the source tree, in Slicer or in a wheel."""
+    module = Path(__file__).resolve().parents[2]
+    places = (module / folder / name for folder in ("Resources", "IMTRegisterResources"))
+    return next((place for place in places if place.is_file()), None)
+
+
+def engine_requirements() -> Path | None:
+    """The file of the packages that the engines need; None if this installation has lost it."""
+    return _resource(REQUIREMENTS)
 
 
 def read_presets() -> dict[str, dict[str, dict[str, Any]]]:
     """Engine -> preset -> "source" and the stages' settings, as the module's Resources have them."""
-    module = Path(__file__).resolve().parents[2]
-    places = (module / folder / "IMT-registration-presets.json" for folder in ("Resources", "IMTRegisterResources"))
-    path = next((place for place in places if place.is_file()), None)
+    path = _resource(PRESETS)
     if path is None:
-        raise BadInput(f"IMT-registration-presets.json is missing beside {module}. Install IMT again.")
+        raise BadInput(f"{PRESETS} is missing beside {Path(__file__).resolve().parents[2]}. Install IMT again.")
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -26,6 +26,8 @@ from ..deformations.transforms import Transform
 
 FORMAT = 1
 LIMIT_GB = 20.0
+# What reading a damaged archive, an array in it or its JSON text raises.
+DAMAGED = (OSError, ValueError, LookupError, EOFError, TypeError, AttributeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
 KEPT_SECONDS = 24 * 3600  # what was used since then is not removed: another run may be about to read it
 
 
@@ -68,7 +70,7 @@ class RegistrationCache:
                     os.utime(path)  # used now: it is the last to be removed
                 self.hits += 1
                 return arrays, record
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            except DAMAGED:
                 pass  # computed anew and written over
         self.misses += 1
         return None
@@ -98,7 +100,7 @@ class RegistrationCache:
             grid = record["grid"]
             geometry = Geometry(tuple(grid["shape"]), grid["spacing_mm"], grid["origin_lps"], np.array(grid["direction"]))
             return Transform(arrays["matrix"], arrays["displacement"], geometry), record
-        except (KeyError, BadInput, ValueError):
+        except (*DAMAGED, BadInput):
             self.hits, self.misses = self.hits - 1, self.misses + 1
             return None
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from IMTCore.errors import BadInput, Cancelled, ImtError
+from IMTCore.machine import available_cores, free_gigabytes
 from IMTCore.progress import Progress
 
 from ..engines.interface import EngineFailed, EngineSession
@@ -71,29 +71,6 @@ def plan_jobs(settings: RegistrationSettings, atlases: int, voxels: int, channel
     last = atlases % jobs
     last_threads = threads if settings.threads or not last else max(threads, min(cores, jobs * threads) // last)
     return JobPlan(jobs, threads, job_gb, budget, last, last_threads)
-
-
-def available_cores() -> int:
-    """The processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
-
-
-def free_gigabytes() -> float:
-    """Memory that is free now, in GB; 8 where the system does not tell."""
-    with contextlib.suppress(ImportError):
-        import psutil
-
-        return psutil.virtual_memory().available / 1e9
-    with contextlib.suppress(OSError):
-        with open("/proc/meminfo", encoding="ascii") as stream:
-            for line in stream:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024 / 1e9
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    return 8.0
 
 
 class _Engines:

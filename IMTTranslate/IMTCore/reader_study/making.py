@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadInput, OutputFailure
-from ..files import describe_write_error, give_usual_mode
+from ..files import describe_write_error, give_usual_mode, temporary_folder
 from ..metrics import CONVENTIONS
 from ..progress import Progress, quiet
 from ..version import VERSION
@@ -162,8 +161,7 @@ def _plan(pairs: list[Pair], plane: str, progress: Progress) -> tuple[list[Drawi
 
 def _staging_folder(output: Path) -> Path:
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=".imt-study-", dir=output.parent))
+        return temporary_folder(output)
     except OSError as error:
         raise OutputFailure(describe_write_error(output, error)) from error
 
