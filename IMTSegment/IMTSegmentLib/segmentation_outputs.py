@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from IMTCore import derived_outputs, provenance
-from IMTCore.derived_outputs import OutputWriter, check_mark_free, check_outputs, check_written, colour_table
+from IMTCore.derived_outputs import OutputWriter, check_mark_free, check_outputs
 from IMTCore.errors import BadInput
 from IMTCore.files import sha256_of
+from IMTCore.label_names import colour_table
+from IMTCore.outputs import check_written
 from IMTCore.provenance import sidecar_path, versions
 from IMTCore.version import VERSION
 

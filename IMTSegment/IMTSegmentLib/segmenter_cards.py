@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from IMTCore.architectures import Architecture, Schema
-from IMTCore.card_checks import CARD, NAME_PATTERN, NETWORK, SLICING, WEIGHTS, CardChecker
+from IMTCore.card_checker import CARD, NAME_PATTERN, NETWORK, SLICING, WEIGHTS, CardChecker
 from IMTCore.cards import PackageCard, read_card_file
 from IMTCore.errors import BadInput
 from IMTCore.label_names import LabelName, LabelNames

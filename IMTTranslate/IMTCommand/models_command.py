@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from IMTCore.card_checks import NAME_PATTERN
+from IMTCore.card_checker import NAME_PATTERN
 from IMTCore.cards import ModelCard
 from IMTCore.catalogue import download, remove, user_folder
 from IMTCore.errors import BadInput, BadModel

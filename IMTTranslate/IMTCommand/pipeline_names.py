@@ -12,10 +12,9 @@ from typing import Any
 from IMTCore import bids
 from IMTCore.bids import BidsName, parse_name
 from IMTCore.cases import Case
-from IMTCore.derived_outputs import colour_table
 from IMTCore.errors import BadInput
 from IMTCore.files import write_json, write_text
-from IMTCore.label_names import read_label_names
+from IMTCore.label_names import colour_table, read_label_names
 from IMTCore.provenance import read_mark, sidecar_path
 from IMTCore.version import VERSION
 

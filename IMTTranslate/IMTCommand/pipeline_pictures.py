@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from IMTCore.derived_outputs import colour_table
 from IMTCore.errors import ImtError, OutputFailure
 from IMTCore.files import sha256_of, whole_file
-from IMTCore.label_names import LabelNames, default_label, read_label_names
+from IMTCore.label_names import LabelNames, colour_table, default_label, read_label_names
 from IMTCore.metrics import error_map
 from IMTCore.orientation import AxisMap, anatomical_axes
 from IMTCore.volume import Volume

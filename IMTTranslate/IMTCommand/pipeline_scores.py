@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from IMTCore.derived_outputs import colour_table
 from IMTCore.files import sha256_of
-from IMTCore.label_names import read_label_names
+from IMTCore.label_names import colour_table, read_label_names
 from IMTCore.orientation import anatomical_axes
 from IMTCore.provenance import input_sha256, read_mark, sidecar_path
 from IMTCore.version import VERSION

@@ -14,7 +14,8 @@ from .files import stem_of
 from .volume_io import image_suffix
 
 COLUMNS = ("case", "subject", "session", "modality", "path")
-MAX_NAME_BYTES = 200  # file systems take 255, and more is put to it
+LONGEST_NAME_BYTES = 255  # that file systems take
+MAX_NAME_BYTES = 200  # of a case: more is put to it
 SAFE_NAME = re.compile(r"[\w.+@=-][\w .+@=-]*")
 
 
@@ -127,6 +128,8 @@ def _from_csv(path: Path, modality: str) -> list[Case]:
             raise BadInput(f"{path}, line {number}: case, modality and path must not be empty.")
         if "\0" in row["path"]:
             raise BadInput(f"{path}, line {number}: the path holds a NUL character, which no file's name has.")
+        if any(len(os.fsencode(part)) > LONGEST_NAME_BYTES for part in Path(row["path"]).parts):
+            raise BadInput(f"{path}, line {number}: the path holds a name of more than {LONGEST_NAME_BYTES} bytes, which no file has.")
         if row["modality"].strip().upper() != modality.upper():
             continue
         case = row["case"].strip()

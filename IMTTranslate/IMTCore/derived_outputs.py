@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import BadInput
-from .files import alone_in, check_writable, sha256_of, stem_of, whole_file
+from .files import alone_in, check_writable, sha256_of, whole_file
 from .label_names import LabelNames, write_label_names
 from .outputs import check_written
 from .provenance import read_mark, sidecar_path
 from .volume import Volume
 from .volume_io import check_output_path, save_volume
-
-
-def colour_table(labels: Path) -> Path:
-    """`<stem>_labels.csv` beside a label volume."""
-    return labels.with_name(f"{stem_of(labels)}_labels.csv")
 
 
 def is_mark_of(path: Path, made_by: str) -> bool:

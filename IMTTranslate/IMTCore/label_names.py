@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import BadInput
-from .files import write_text
+from .files import stem_of, write_text
 
 FILE_NAME = "labels.csv"
 COLUMNS = ("code", "name", "red", "green", "blue", "terminology")
@@ -112,6 +112,11 @@ def read_label_names(path: Path | str) -> LabelNames:
         return LabelNames(entries)
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from error
+
+
+def colour_table(labels: Path) -> Path:
+    """`<stem>_labels.csv` beside a label volume."""
+    return labels.with_name(f"{stem_of(labels)}_labels.csv")
 
 
 def write_label_names(path: Path | str, names: Mapping[int, LabelName]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from .cards import ModelCard
 from .errors import BadInput
 from .files import alone_in, check_writable, sha256_of, whole_file
-from .label_names import LabelNames, write_label_names
+from .label_names import LabelNames, colour_table, write_label_names
 from .provenance import check_sidecar_free, header_line, mark, sidecar_path
 from .volume import Volume
 from .volume_io import check_output_path, image_suffix, save_volume
@@ -89,7 +89,6 @@ def write_result(
     Raises:
         OutputFailure: if a file cannot be written.
     """
-    from .derived_outputs import colour_table  # which stands on this file
 
     parts = [(output, result.translation, "translation")]
     if uncertainty is not None and result.uncertainty is not None:

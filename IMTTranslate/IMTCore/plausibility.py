@@ -16,6 +16,7 @@ from .volume import Volume
 
 MIN_DISTINCT_VALUES = 10  # below that it is a mask or a label map, not an image
 MIN_IN_PLANE_VOXELS = 8
+SLICE_MM = 0.01, 100.0  # distances beyond would ask the bias field's splines for endless memory
 DEFAULT_EXTENT_MM = (20.0, 400.0)
 
 
@@ -56,7 +57,12 @@ def check_possible(volume: Volume, card: PackageCard, verb: str = "translate") -
         )
     check_many_values(volume)
     foreground = foreground_mask(array, background_value(array))
-    _, spacing_j, spacing_i = axes.spacing_kji(volume.geometry)
+    spacing_k, spacing_j, spacing_i = axes.spacing_kji(volume.geometry)
+    if not SLICE_MM[0] <= spacing_k <= SLICE_MM[1]:
+        raise BadInput(
+            f"The slices of {volume.name} are {spacing_k:g} mm apart in its header, and no scanner's are "
+            f"(IMT takes {SLICE_MM[0]:g} to {SLICE_MM[1]:g} mm). Repair the voxel size."
+        )
     seen = np.flatnonzero(foreground.any(axis=(0, 2))), np.flatnonzero(foreground.any(axis=(0, 1)))
     extents = (np.ptp(seen[0]) + 1) * spacing_j, (np.ptp(seen[1]) + 1) * spacing_i
     least, most = card.content.get("accepts", {}).get("extent_mm", DEFAULT_EXTENT_MM)

@@ -11,13 +11,12 @@ import numpy as np
 
 from .calibration import Calibration
 from .cards import ModelCard
-from .derived_outputs import colour_table
 from .devices import choose_device, choose_precision
 from .errors import BadInput
 from .inference import DEFAULT_BATCH, SliceRunner, VolumeRunner
 from .inputs import FileInput, PreparedInput, prepare_input, read_input
 from .intensity import AIR_SHARE
-from .label_names import LabelNames
+from .label_names import LabelNames, colour_table
 from .model_packages import load_network
 from .outputs import TranslationResult, check_paths, write_result
 from .preparation import PreparedVolume

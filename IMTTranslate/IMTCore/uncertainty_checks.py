@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .architectures import Schema
 from .calibration import LEVELS
+from .card_checker import CardChecker
 from .input_check_measures import PERCENTILES, SIDES
 from .uncertainty_map import BEYOND, BINS, INSIDE
-
-if TYPE_CHECKING:
-    from .architectures import Schema
-    from .card_checks import CardChecker
 
 TRAINING_RANGE: Schema = {
     "subjects": ((int,), True),

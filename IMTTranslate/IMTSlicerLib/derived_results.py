@@ -10,7 +10,7 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
-from IMTCore.derived_outputs import colour_table
+from IMTCore.label_names import colour_table
 from IMTCore.provenance import sidecar_path
 
 from .derived_marks import DERIVED_ATTRIBUTE, markDerived

@@ -21,8 +21,7 @@ LEGEND_PLACE = (0.98, 0.02)  # its lower right corner, off the head
 
 def readTrustMap(path: Path, matrix, dimensions=None):
     """Load a trust map and its legend as a new label map; arguments and errors as of `readVolume`."""
-    from IMTCore.derived_outputs import colour_table
-    from IMTCore.label_names import read_label_names
+    from IMTCore.label_names import colour_table, read_label_names
 
     names = read_label_names(colour_table(path))
     loaded = readVolume(path, matrix, dimensions)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from IMTCore import derived_outputs
-from IMTCore.derived_outputs import check_outputs, colour_table
-from IMTCore.label_names import FILE_NAME
+from IMTCore.derived_outputs import check_outputs
+from IMTCore.label_names import FILE_NAME, colour_table
 from IMTCore.provenance import sidecar_path
 from IMTCore.version import VERSION
 
