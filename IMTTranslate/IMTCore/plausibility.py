@@ -119,7 +119,7 @@ def check_histogram(volume: Volume, prepared: PreparedVolume, card: PackageCard)
         if not low <= median <= high:
             warning = (
                 f"The histogram of {volume.name} is unlike the {card.source} images that model {card.name} was trained on "
-                f"(median {median:.2f}, training {low:.2f} to {high:.2f}). Check that it is a {card.source} image."
+                f"(median {median:.3f}, training {low:.3f} to {high:.3f}). Check that it is a {card.source} image."
             )
             return [warning]
     return []
