@@ -58,11 +58,6 @@ def check_possible(volume: Volume, card: PackageCard, verb: str = "translate") -
     check_many_values(volume)
     foreground = foreground_mask(array, background_value(array))
     spacing_k, spacing_j, spacing_i = axes.spacing_kji(volume.geometry)
-    if not SLICE_MM[0] <= spacing_k <= SLICE_MM[1]:
-        raise BadInput(
-            f"The slices of {volume.name} are {spacing_k:g} mm apart in its header, and no scanner's are "
-            f"(IMT takes {SLICE_MM[0]:g} to {SLICE_MM[1]:g} mm). Repair the voxel size."
-        )
     seen = np.flatnonzero(foreground.any(axis=(0, 2))), np.flatnonzero(foreground.any(axis=(0, 1)))
     extents = (np.ptp(seen[0]) + 1) * spacing_j, (np.ptp(seen[1]) + 1) * spacing_i
     least, most = card.content.get("accepts", {}).get("extent_mm", DEFAULT_EXTENT_MM)
@@ -70,6 +65,11 @@ def check_possible(volume: Volume, card: PackageCard, verb: str = "translate") -
         raise BadInput(
             f"What {volume.name} shows is {extents[1]:.0f} × {extents[0]:.0f} mm in the {plane} plane; a head that model {card.name} "
             f"can {verb} measures {least:g} to {most:g} mm. Check the voxel size ({', '.join(f'{s:g}' for s in volume.geometry.spacing_mm)} mm)."
+        )
+    if not SLICE_MM[0] <= spacing_k <= SLICE_MM[1]:
+        raise BadInput(
+            f"The slices of {volume.name} are {spacing_k:g} mm apart in its header, and no scanner's are "
+            f"(IMT takes {SLICE_MM[0]:g} to {SLICE_MM[1]:g} mm). Repair the voxel size."
         )
 
 

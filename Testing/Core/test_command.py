@@ -920,7 +920,7 @@ def translate_on_its_grid_or_refuse(volume: Volume, suffix: str, model: Path, fo
         assert len(errors.getvalue().splitlines()) == 1 and "head" in errors.getvalue()
         assert [p.name for p in folder.iterdir()] == [source.name]
         return code
-    assert errors.getvalue() == ""
+    assert all(line.startswith("imt: Warning: ") for line in errors.getvalue().splitlines())  # of a head this small
     read, written = read_volume(source), read_volume(output)
     assert written.geometry.is_close(read.geometry, 1e-4)
     assert written.geometry.is_close(volume.geometry, 1e-2)
