@@ -52,7 +52,7 @@ def dask_client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
                 threads_per_worker=1,
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # of its health page: any free port, as another run may have the usual one
                 scheduler_kwargs={"dashboard": False},
                 silence_logs=logging.CRITICAL + 1,
             )

@@ -243,7 +243,7 @@ def test_an_adni_echo_with_a_missing_slice_is_refused_by_its_place(tmp_path):
     folder = next(tmp_path.rglob("S13405"))
     next(folder.glob("*_12_S1.dcm")).unlink()  # of the PD echo
     subject = next(s for s in find_subjects(tmp_path, "adni") if folder in s.images.values())
-    with pytest.raises(BadInput, match=r"S13405 \(echo time 10\.6 ms\) are not evenly spaced"):
+    with pytest.raises(BadInput, match=r"S13405 \(echo time 10\.6 ms\) the slices are not evenly spaced"):
         subject.volume("PD")
     assert same(subject.volume("T2"), trees.image("T2"))
 
