@@ -26,7 +26,8 @@ def assert_refused(panel, *words: str) -> str:
     before = node_ids()
     text = panel.register()
     assert all(word in text for word in words), text
-    assert "Traceback" not in text and "IMT-" not in text
+    assert "Traceback" not in text
+    assert "IMT-" not in text.replace("IMT-register-requirements.txt", ""), "a temporary folder's name tells a user nothing"
     assert node_ids() == before and panel.ui.applyButton.text == "Register"
     assert f"Error: {text}" in panel.ui.logTextEdit.plainText and "color" in panel.ui.statusLabel.styleSheet
     assert not panel.is_shown(panel.ui.progressBar)
