@@ -58,14 +58,27 @@ def write_report(folder: Path) -> Path:
     """Write the report of what lies in a folder; returns its path.
 
     Raises:
-        BadInput: no summary of a pipeline. OutputFailure.
+        BadInput: no summary of a pipeline, or records that were changed. OutputFailure.
     """
     rows = read_summary(folder)
     if not rows:
         raise BadInput(f"{folder} holds no summary of a pipeline. Run imt pipeline with this output folder first.")
     cases = [ReportCase(row, CaseRecord.read(folder, row["case"]).content) for row in rows]
     run, plan = read_mark(folder / RUN), read_mark(folder / PLAN)
-    body = [
+    try:
+        body = _body(folder, cases, run, plan)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise BadInput(
+            f"{folder} holds a record ({RUN}, or one in {LOGS}) that was changed or damaged ({type(error).__name__}). "
+            "Remove it, and run the same imt pipeline again."
+        ) from error
+    path = folder / REPORT
+    write_text(path, page(f"IMT pipeline: {folder.name}", body))
+    return path
+
+
+def _body(folder: Path, cases: list[ReportCase], run: dict[str, Any], plan: dict[str, Any]) -> list[str]:
+    return [
         *_head(cases, run),
         *section("Failures", _failures(cases)),
         *section("Not finished", _unfinished(cases)),
@@ -77,9 +90,6 @@ def write_report(folder: Path) -> Path:
         *section("Pictures", _pictures(folder, cases)),
         *section("How it was made", _how(cases, run, plan)),
     ]
-    path = folder / REPORT
-    write_text(path, page(f"IMT pipeline: {folder.name}", body))
-    return path
 
 
 def _head(cases: list[ReportCase], run: dict[str, Any]) -> Iterator[str]:

@@ -40,7 +40,10 @@ def correct_bias(volume: Volume) -> Volume:
             "Translate it without the bias correction."
         )
     array = array - floor
-    normalisation = normalisation_of(array)
+    try:
+        normalisation = normalisation_of(array)
+    except BadInput as error:
+        raise BadInput(f"{volume.name}: {error} Choose another image.") from error
     head &= array > normalisation.low + AIR_SHARE * (normalisation.high - normalisation.low)
     padding = [(0, max(0, MIN_VOXELS - n)) for n in array.shape]
     image = sitk.GetImageFromArray(np.pad(array, padding, mode="edge"))

@@ -15,7 +15,7 @@ from .volume_io import image_suffix
 
 COLUMNS = ("case", "subject", "session", "modality", "path")
 LONGEST_NAME_BYTES = 255  # that file systems take
-MAX_NAME_BYTES = 200  # of a case: more is put to it
+MAX_NAME_BYTES = 100  # of a case: more is put to it, as sub-<case>_desc-synthetic_T2w.nii.gz
 SAFE_NAME = re.compile(r"[\w.+@=-][\w .+@=-]*")
 
 

@@ -23,7 +23,8 @@ from typing import Any
 
 from .errors import OutputFailure
 
-LEFTOVER = re.compile(r"\.imt-(\d+)-([0-9a-f]{8})-")
+LEFTOVER = re.compile(r"(?:\.imt|imt-[a-z]+)-(\d+)-([0-9a-f]{8})-")
+NAME_KEPT = 40  # letters of a file's name that are put to its temporary one's: a long name stays possible
 LOCK_SECONDS = 10.0  # renaming takes far less
 
 
@@ -61,9 +62,14 @@ def give_usual_mode(path: Path) -> None:
     os.chmod(path, (0o777 if path.is_dir() else 0o666) & ~umask)
 
 
-def temporary_prefix() -> str:
-    """What the names of this process' temporary files and folders begin with; hidden, so that nobody takes them for results."""
-    return f".imt-{os.getpid()}-{_computer()}-"
+def temporary_prefix(name: str = ".imt") -> str:
+    """What the names of this process' temporary files and folders begin with.
+
+    Args:
+        name: beside results they are hidden, so that nobody takes them for such; in the system's temporary folder they
+            are called imt-<use>.
+    """
+    return f"{name}-{os.getpid()}-{_computer()}-"
 
 
 def _computer() -> str:
@@ -145,7 +151,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         if path.is_dir():
             raise OutputFailure(f"Cannot write {path}: a folder of that name is in the way.")
         remove_leftovers(path.parent)
-        handle, name = tempfile.mkstemp(prefix=temporary_prefix(), suffix="-" + path.name.lower(), dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=temporary_prefix(), suffix="-" + path.name.lower()[-NAME_KEPT:], dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -188,7 +194,7 @@ def check_writable(path: Path) -> None:
         if not path.parent.exists():
             path.parent.mkdir()
             made.append(path.parent)
-        with tempfile.NamedTemporaryFile(prefix=temporary_prefix(), suffix="-" + path.name, dir=path.parent):
+        with tempfile.NamedTemporaryFile(prefix=temporary_prefix(), suffix="-" + path.name[-NAME_KEPT:], dir=path.parent):
             pass
     except OSError as error:
         raise OutputFailure(describe_write_error(path, error)) from error

@@ -17,6 +17,7 @@ from .errors import BadInput
 MIN_BORDER_SHARE = 0.25
 # Voxels below this share of the range are air and noise: they do not count for the percentile or the head's box.
 AIR_SHARE = 0.1
+RANGES = 1e-30, 1e30  # of intensities that float32 can bring to 0 to 1
 
 
 def border_values(array: np.ndarray) -> np.ndarray:
@@ -86,4 +87,6 @@ def normalisation_of(array: np.ndarray, percentile: float = 99.5) -> Normalisati
         high = float(foreground.max())
     if not high > low:
         raise BadInput("The volume's foreground is constant: there is no contrast.")
+    if not RANGES[0] < high - low < RANGES[1]:
+        raise BadInput(f"The volume's intensities span {high - low:.3g}, which single precision cannot scale. Multiply them by a number.")
     return Normalisation(low, high, background)

@@ -6,6 +6,7 @@ The file is read with `weights_only=True`: tensors and plain containers, no code
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise BadInput(f"{path} does not exist. Check the path.")
     try:
         _check_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch asks to report files of other kinds to its authors
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BadInput(
             f"{path} is not a plain PyTorch state dict (tensors only), so it was not loaded. "

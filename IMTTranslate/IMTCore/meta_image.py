@@ -10,6 +10,7 @@ from typing import BinaryIO
 from .errors import BadInput
 
 MAX_HEADER_BYTES = 1 << 20
+MAX_NAME = 200  # letters; no file system takes many more
 BLOCK_BYTES = 1 << 20
 # Bytes of one value, by the names of MetaIO.
 VALUE_BYTES = {
@@ -26,7 +27,7 @@ def check_meta_data(path: Path) -> None:
     """
     with open(path, "rb") as stream:
         fields = _header(stream)
-        data = path.parent / fields.get("ElementDataFile", "")
+        data = path.parent / fields.get("ElementDataFile", "")[:MAX_NAME]
         if fields.get("ElementDataFile") != "LOCAL" and data.exists() and not data.is_file():
             raise BadInput(f"{path} names {data} for its voxels, and that is no file. Copy or export it again.")
         if fields.get("CompressedData", "").lower() != "true":

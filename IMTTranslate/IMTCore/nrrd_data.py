@@ -25,5 +25,9 @@ def check_data_files(path: Path) -> None:
             named += lines[number + 1 :] if value.split()[:1] == ["LIST"] else [value]
     for name in named:
         data = path.parent / name.strip()
-        if name.strip() and data.exists() and not data.is_file():
+        try:
+            is_other = bool(name.strip()) and data.exists() and not data.is_file()
+        except OSError:  # no name at all
+            continue
+        if is_other:
             raise BadInput(f"{path} names {data} for its voxels, and that is no file. Copy or export it again.")

@@ -57,6 +57,8 @@ def check_possible(volume: Volume, card: PackageCard, verb: str = "translate") -
         )
     check_many_values(volume)
     foreground = foreground_mask(array, background_value(array))
+    if not foreground.any():  # whole numbers beyond 2^53, for example, that differ by less than a float tells
+        raise BadInput(f"{volume.name} is all background: it shows nothing. Choose another image.")
     spacing_k, spacing_j, spacing_i = axes.spacing_kji(volume.geometry)
     seen = np.flatnonzero(foreground.any(axis=(0, 2))), np.flatnonzero(foreground.any(axis=(0, 1)))
     extents = (np.ptp(seen[0]) + 1) * spacing_j, (np.ptp(seen[1]) + 1) * spacing_i

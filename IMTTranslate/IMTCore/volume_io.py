@@ -133,7 +133,7 @@ def _read_with_nibabel(path: Path) -> Volume:
             # A copy in the machine's byte order: nibabel maps the file into memory, and neither torch nor ITK takes another order.
             kind = values.dtype.newbyteorder("=") if np.issubdtype(values.dtype, np.integer) else np.float32
             values = np.array(values, dtype=kind)
-    except (OSError, EOFError, ValueError, zlib.error, MemoryError, AttributeError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, MemoryError, AttributeError, OverflowError) as error:
         raise BadInput(f"{path} is damaged or truncated: its voxels cannot be read. Copy or export it again.") from error
     array = np.ascontiguousarray(values.reshape(shape).T)  # (i, j, k) → [k, j, i]
     return Volume(array, Geometry.from_affine_ras(nifti_affine_ras(image), array.shape), path.name, image.header)

@@ -176,7 +176,7 @@ def read_transform(path: Path | str) -> Transform:
         raise BadInput(f"There is no transform file {path}. Check the path.")
     try:
         read = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:
         raise BadInput(f"{path} is no transform file that ITK can read ({str(error).strip().splitlines()[-1]}).") from error
     return from_sitk(read, str(path))
 
@@ -207,7 +207,8 @@ def from_sitk(read: Any, name: str = "transform") -> Transform:
         elif part.IsLinear():
             if displacement is not None:
                 raise BadInput(f"{name} has a linear transform before its deformation. IMT reads them in the other order.")
-            matrix = matrix @ _matrix_of(part)
+            with np.errstate(all="ignore"):  # what is not finite is refused by `Transform`
+                matrix = matrix @ _matrix_of(part)
         else:
             raise BadInput(f"{name} is a transform of type {part.GetName()}. IMT reads displacement fields and linear transforms.")
     try:
@@ -219,8 +220,7 @@ def from_sitk(read: Any, name: str = "transform") -> Transform:
 def _matrix_of(part: Any) -> np.ndarray:
     points = np.array([part.TransformPoint(point) for point in ((0.0, 0, 0), (1.0, 0, 0), (0.0, 1, 0), (0.0, 0, 1))])
     matrix = np.eye(4)
-    with np.errstate(invalid="ignore"):  # what is not finite is refused by `Transform`
-        matrix[:3, :3] = (points[1:] - points[0]).T
+    matrix[:3, :3] = (points[1:] - points[0]).T
     matrix[:3, 3] = points[0]
     return matrix
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from IMTCore.child_environment import module_command, worker_environment
 from IMTCore.errors import Cancelled, OutputFailure
-from IMTCore.files import describe_write_error
+from IMTCore.files import describe_write_error, remove_leftovers, temporary_prefix
 
 from .server import FOLDER_PREFIX, LOG
 
@@ -59,8 +59,9 @@ class EngineProcess:
 
     def __init__(self, engine: str, packages: Path, threads: int) -> None:
         _remove_stale_folders()
+        remove_leftovers(Path(tempfile.gettempdir()))
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+            self.folder = Path(tempfile.mkdtemp(prefix=temporary_prefix(FOLDER_PREFIX.rstrip("-"))))
         except OSError as error:
             raise OutputFailure(describe_write_error(Path(tempfile.gettempdir()), error)) from error
         environment = worker_environment([packages])

@@ -15,7 +15,7 @@ import numpy as np
 
 from IMTCore.cards import ModelCard
 from IMTCore.errors import BadInput, Cancelled, ImtError
-from IMTCore.files import sha256_of
+from IMTCore.files import remove_leftovers, sha256_of, temporary_prefix
 from IMTCore.plausibility import check_many_values, doubt_of_modality
 from IMTCore.progress import Progress, Say, never, quiet
 from IMTCore.provenance import input_sha256
@@ -68,7 +68,8 @@ def register_subject(
     if outputs.translated is not None and run.card is None:
         raise BadInput("Nothing is translated here, so there is no translated image to write. Leave --output-translated out.")
     cache = RegistrationCache(settings.cache)
-    with tempfile.TemporaryDirectory(prefix="imt-register-", ignore_cleanup_errors=True) as folder:
+    remove_leftovers(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=temporary_prefix("imt-register"), ignore_cleanup_errors=True) as folder:
         work = Path(folder)
         prepare_subject(run, work / "subject", cache, progress, cancelled, say)
         _check_cancelled(cancelled)
