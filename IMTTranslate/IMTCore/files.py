@@ -25,6 +25,7 @@ from .errors import OutputFailure
 
 LEFTOVER = re.compile(r"(?:\.imt|imt-[a-z]+)-(\d+)-([0-9a-f]{8})-")
 NAME_KEPT = 40  # letters of a file's name that are put to its temporary one's: a long name stays possible
+REPLACE_WAITS = (0.05, 0.1, 0.2, 0.4, 0.8)  # seconds
 LOCK_SECONDS = 10.0  # renaming takes far less
 
 
@@ -156,13 +157,23 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         give_usual_mode(temporary)
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except OSError as error:
         raise OutputFailure(describe_write_error(path, error)) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Give `source` the name of `target`; on Windows a moment later, if another program is just reading that file."""
+    for seconds in REPLACE_WAITS if os.name == "nt" else ():
+        with contextlib.suppress(PermissionError):
+            os.replace(source, target)
+            return
+        time.sleep(seconds)
+    os.replace(source, target)
 
 
 def temporary_folder(path: Path) -> Path:
