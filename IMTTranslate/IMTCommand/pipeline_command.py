@@ -17,6 +17,7 @@ from IMTCore.cases import COLUMNS as CASE_COLUMNS
 from IMTCore.cases import Case, companions, read_cases
 from IMTCore.errors import BadInput, Cancelled, OutputFailure
 from IMTCore.files import describe_write_error, write_json
+from IMTCore.machine import available_cores
 from IMTCore.progress import Progress, Say
 from IMTCore.provenance import read_mark
 from IMTCore.version import VERSION
@@ -32,7 +33,6 @@ from .pipeline_run import keep_models, run_case, run_case_in_worker
 from .pipeline_steps import PipelineJob, Steps, steps_of
 from .pipeline_tables import TABLES, Tables
 from .progress import close, listener, speaker, tell_end
-from .segment_cohort import available_cores
 
 RUN = "run.json"
 TEMPORARY = ".imt-*"  # as IMTCore.files names what is not whole yet

@@ -51,9 +51,14 @@ def temporary_place(folder: Path) -> Path:
 def own_temporary_place(folder: Path) -> Iterator[None]:
     """What is made in the system's temporary folder within the block goes to `temporary_place`: the next run removes what a
     killed one left there.
+
+    Raises:
+        BadInput: somebody else has made something of that name.
     """
     place, before = temporary_place(folder), tempfile.tempdir
     place.mkdir(mode=0o700, exist_ok=True)
+    if place.is_symlink() or (hasattr(os, "getuid") and place.stat().st_uid != os.getuid()):
+        raise BadInput(f"{place} belongs to somebody else, and temporary files would go there. Remove it, or set TMPDIR to a folder of your own.")
     tempfile.tempdir = str(place)
     try:
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from IMTCore.cards import ModelCard
 from IMTCore.cases import Case, read_cases
 from IMTCore.derived_outputs import check_replaceable
 from IMTCore.errors import BadInput
+from IMTCore.machine import available_cores
 from IMTCore.progress import Progress, Say, quiet
 from IMTCore.provenance import input_sha256, read_mark, sidecar_path
 from IMTCore.volume import Volume
@@ -160,11 +160,6 @@ def job_of(
     threads = None if values.workers is None else max(1, available_cores() // values.workers)
     outputs = outputs_in(values, (values.output / case.case).absolute())
     return CaseJob(case, card, translator, settings, beside(values.second), beside(values.reference), outputs, threads)
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def segment_case(job: CaseJob, progress: Progress = quiet) -> CaseResult:

@@ -19,6 +19,10 @@ from scipy.spatial.transform import Rotation
 from IMTCore.volume import Geometry, Volume
 from IMTCore.volume_io import write_volume
 
+# A run in a shell's background ignores Ctrl-C, and so would the programs that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # (axes, flips): for each stored array axis k, j, i, the anatomical one that it is, and whether it runs against it.
 ORIENTATIONS = list(product(permutations(range(3)), product((False, True), repeat=3)))
 ORIGIN_LPS = np.array([-31.0, 17.5, 42.25])

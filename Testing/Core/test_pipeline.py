@@ -30,6 +30,7 @@ from IMTCommand.pipeline_names import case_files
 from IMTCore.bids import parse_name
 from IMTCore.cards import read_card
 from IMTCore.cases import Case, companions, read_cases
+from IMTCore.errors import BadInput
 from IMTCore.volume import Geometry, Volume
 from IMTCore.volume_io import read_volume, write_volume
 
@@ -538,3 +539,12 @@ def test_a_gpu_does_one_job_at_a_time(monkeypatch):
     assert waited == [0.001]
     with gpu_turn("auto") as again:
         assert again == "cuda:0"
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="Windows has no links that anybody may make")
+def test_temporary_files_do_not_follow_a_link_that_somebody_else_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    temporary_place(tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="belongs to somebody else.*TMPDIR"), pipeline_locks.own_temporary_place(tmp_path / "out"):
+        pass
