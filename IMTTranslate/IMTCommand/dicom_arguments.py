@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .common_arguments import add_progress
 from .dicom_series import HELP
 
 USAGE = """
@@ -33,4 +34,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     translating = parser.add_argument_group("with --translate")
     translating.add_argument("--device", help="auto, cpu, cuda, cuda:N or mps (default auto)")
     translating.add_argument("--no-modality-check", action="store_true", help="translate also what looks like another modality than the model's source")
-    parser.add_argument("--progress", choices=["bar", "json", "none"], default=None, help="default: bar on a terminal")
+    add_progress(parser)

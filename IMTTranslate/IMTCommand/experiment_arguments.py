@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .common_arguments import add_progress
+
 ENGINES = ("greedy", "ants", "elastix")
 METHODS = "given, second, mean, log, local, joint, real, real-mean, real-log, real-local, real-joint"
 
@@ -98,4 +100,4 @@ def _add_registration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="threads for each (default: cores / jobs)")
     parser.add_argument("--memory-gb", type=float, metavar="G", help="for all jobs together (default: half of what is free)")
     parser.add_argument("--cache", metavar="DIR", help="where registrations are kept for all methods; none keeps none (default: the user's data folder)")
-    parser.add_argument("--progress", choices=["bar", "json", "none"], default=None, help="default: bar on a terminal")
+    add_progress(parser)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .common_arguments import add_device, add_progress
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add them to `parser`."""
@@ -25,16 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on, with a warning, with an input that looks like another modality",
     )
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)")
-    machine.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
-    machine.add_argument("--batch", type=int, default=None, metavar="N", help="slices at once (default: by device)")
+    add_device(machine)
     machine.add_argument("--jobs", type=int, metavar="N", help="of a registration: atlases at once (default: as cores and memory allow)")
     machine.add_argument("--threads", type=int, metavar="N", help="of a registration: threads for each atlas (default: cores / jobs)")
     machine.add_argument("--memory-gb", type=float, metavar="G", help="of a registration: for all atlases together (default: half of what is free)")
     machine.add_argument("--cache", metavar="DIR", help="where registrations are kept for later runs; none keeps none (default: the user's data folder)")
     machine.add_argument("--workers", type=int, metavar="N", help="so many cases at once, in a local Dask cluster; a GPU takes one at a time")
     machine.add_argument("--scheduler", metavar="ADDRESS", help="an existing Dask scheduler, such as tcp://host:8786")
-    machine.add_argument("--progress", choices=["bar", "json", "none"], default=None, help="default: bar on a terminal")
+    add_progress(machine)
 
 
 def _add_stages(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .common_arguments import add_progress
 from .dicom_series import add_series_argument
 
 
@@ -50,4 +51,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--cache", metavar="DIR", help="where registrations are kept for later runs; none keeps none (default: the user's data folder)")
     machine.add_argument("--workers", type=int, metavar="N", help="for cases: so many at once, in a local Dask cluster")
     machine.add_argument("--scheduler", metavar="ADDRESS", help="for cases: an existing Dask scheduler, such as tcp://host:8786")
-    machine.add_argument("--progress", choices=["bar", "json", "none"], default=None, help="default: bar on a terminal")
+    add_progress(machine)

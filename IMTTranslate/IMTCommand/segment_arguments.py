@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .common_arguments import add_device, add_progress
 from .dicom_series import add_series_argument
 
 
@@ -28,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     compare.add_argument("--compare-with", metavar="NAME", help="segment with another model too, and tell both volumes and their Dice with each other")
     machine = parser.add_argument_group("how")
-    machine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)")
-    machine.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
-    machine.add_argument("--batch", type=int, default=None, metavar="N", help="slices at once (default: by device)")
+    add_device(machine)
     machine.add_argument("--seed", type=int, default=0, metavar="S", help="seed of random numbers (default 0)")
     machine.add_argument("--bias-correction", action="store_true", help="correct the coil's brightness drift (N4) first")
     machine.add_argument(
@@ -41,4 +40,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machine.add_argument("--workers", type=int, metavar="N", help="for cases: so many at once, in a local Dask cluster")
     machine.add_argument("--scheduler", metavar="ADDRESS", help="for cases: an existing Dask scheduler, such as tcp://host:8786")
-    machine.add_argument("--progress", choices=["bar", "json", "none"], default=None, help="default: bar on a terminal")
+    add_progress(machine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .common_arguments import add_device, add_progress
 from .dicom_series import add_series_argument
 
 
@@ -19,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=None, metavar="N", help="noise samples for the uncertainty (default 8)")
     parser.add_argument("--from", dest="source", metavar="T1", help="given modality, for an any-to-any model")
     parser.add_argument("--to", dest="targets", action="append", default=[], metavar="T2", help="wanted modality, for an any-to-any model")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default auto)")
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"])
-    parser.add_argument("--batch", type=int, default=None, metavar="N", help="slices at once (default: by device)")
+    add_device(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default 0)")
     parser.add_argument("--dropout", action="store_true", help="translate with the paper's noise z on (seeded); off is deterministic")
     parser.add_argument("--single-plane", action="store_true", help="of a model that averages over planes, use the first alone: faster, less accurate")
@@ -32,4 +31,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="translate, with a warning, an input that looks like another modality than the model's source",
     )
-    parser.add_argument("--progress", choices=["bar", "json", "none"], default=None, help="default: bar on a terminal")
+    add_progress(parser)
