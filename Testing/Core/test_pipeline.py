@@ -114,7 +114,13 @@ def states(folder: Path) -> dict[str, str]:
 
 def files_in(folder: Path) -> dict[str, Path]:
     """All files, hidden ones too, by their names from the folder."""
-    return {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {path.relative_to(folder).as_posix(): path for path in sorted(_walk(folder)) if path.is_file()}
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files below a folder in which a run may be at work: one that vanishes meanwhile is passed over (rglob would fail)."""
+    for place, _, names in os.walk(folder):
+        yield from (Path(place) / name for name in names)
 
 
 def results_in(folder: Path) -> dict[str, Path]:
